@@ -72,3 +72,9 @@ func (id MessageID) String() string {
 	}
 	return hex.EncodeToString(id[:])
 }
+
+// RekeyMessageID returns the ID of the request that asks a blacklisted client to take a new key. It follows from the
+// client, so that however often and by whichever daemon the request is made, there is one.
+func RekeyMessageID(client ClientID) MessageID {
+	return sha256.Sum256(append([]byte("farspeak rekey request\x00"), client[:]...))
+}
