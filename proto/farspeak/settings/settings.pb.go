@@ -444,8 +444,13 @@ type Admin struct {
 	DisableReflection bool `protobuf:"varint,4,opt,name=disable_reflection,json=disableReflection,proto3" json:"disable_reflection,omitempty"`
 	// Messages that may wait for one client; past it InsertMessage refuses with RESOURCE_EXHAUSTED. Default 10000.
 	MaxPendingMessagesPerClient uint64 `protobuf:"varint,5,opt,name=max_pending_messages_per_client,json=maxPendingMessagesPerClient,proto3" json:"max_pending_messages_per_client,omitempty"`
-	unknownFields               protoimpl.UnknownFields
-	sizeCache                   protoimpl.SizeCache
+	// host:port of the admin daemon's own metrics listener. Default: stats_config, unless the file also has an
+	// https_config; then stats_config is the server daemon's and the admin daemon has no such listener.
+	StatsAddress string `protobuf:"bytes,6,opt,name=stats_address,json=statsAddress,proto3" json:"stats_address,omitempty"`
+	// host:port of the admin daemon's own health listener. Default: by the same rule, health_check_config.
+	HealthCheckAddress string `protobuf:"bytes,7,opt,name=health_check_address,json=healthCheckAddress,proto3" json:"health_check_address,omitempty"`
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
 }
 
 func (x *Admin) Reset() {
@@ -511,6 +516,20 @@ func (x *Admin) GetMaxPendingMessagesPerClient() uint64 {
 		return x.MaxPendingMessagesPerClient
 	}
 	return 0
+}
+
+func (x *Admin) GetStatsAddress() string {
+	if x != nil {
+		return x.StatsAddress
+	}
+	return ""
+}
+
+func (x *Admin) GetHealthCheckAddress() string {
+	if x != nil {
+		return x.HealthCheckAddress
+	}
+	return ""
 }
 
 // Tls names the PEM files of a TLS listener.
@@ -682,14 +701,16 @@ const file_farspeak_settings_settings_proto_rawDesc = "" +
 	"\x0fpermanent_codes\x18\x13 \x03(\tR\x0epermanentCodes\x12+\n" +
 	"\x11certificates_file\x18\x14 \x01(\tR\x10certificatesFile\x12\x19\n" +
 	"\bkey_file\x18\x15 \x01(\tR\akeyFile\x12#\n" +
-	"\rmetric_labels\x18\x16 \x03(\tR\fmetricLabels\"\xf1\x01\n" +
+	"\rmetric_labels\x18\x16 \x03(\tR\fmetricLabels\"\xc8\x02\n" +
 	"\x05Admin\x12(\n" +
 	"\x03tls\x18\x01 \x01(\v2\x16.farspeak.settings.TlsR\x03tls\x12\x1d\n" +
 	"\n" +
 	"token_file\x18\x02 \x01(\tR\ttokenFile\x12*\n" +
 	"\x11max_message_bytes\x18\x03 \x01(\rR\x0fmaxMessageBytes\x12-\n" +
 	"\x12disable_reflection\x18\x04 \x01(\bR\x11disableReflection\x12D\n" +
-	"\x1fmax_pending_messages_per_client\x18\x05 \x01(\x04R\x1bmaxPendingMessagesPerClient\"q\n" +
+	"\x1fmax_pending_messages_per_client\x18\x05 \x01(\x04R\x1bmaxPendingMessagesPerClient\x12#\n" +
+	"\rstats_address\x18\x06 \x01(\tR\fstatsAddress\x120\n" +
+	"\x14health_check_address\x18\a \x01(\tR\x12healthCheckAddress\"q\n" +
 	"\x03Tls\x12)\n" +
 	"\x10certificate_file\x18\x01 \x01(\tR\x0fcertificateFile\x12\x19\n" +
 	"\bkey_file\x18\x02 \x01(\tR\akeyFile\x12$\n" +
