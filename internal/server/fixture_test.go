@@ -1,0 +1,166 @@
+package server_test
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/farspeak/farspeak/internal/clientcert"
+	"github.com/farspeak/farspeak/internal/identity"
+	"github.com/farspeak/farspeak/internal/server"
+	"github.com/farspeak/farspeak/internal/services"
+	"github.com/farspeak/farspeak/internal/store/sqlbase"
+	"github.com/farspeak/farspeak/internal/store/storetest"
+	fspb "github.com/farspeak/farspeak/proto/fleetspeak"
+)
+
+const testAddress = "127.0.0.1:1" // where the server under test says that it takes notifications
+
+// recorder stands for the services: it keeps what it is given, and fails when told to.
+type recorder struct {
+	mu       sync.Mutex
+	batches  []services.Batch
+	messages []*fspb.Message
+	fail     error
+	gate     chan struct{} // when set, Ingest waits for it
+}
+
+func (r *recorder) Ingest(ctx context.Context, b services.Batch) error {
+	r.mu.Lock()
+	gate := r.gate
+	r.mu.Unlock()
+	if gate != nil {
+		select {
+		case <-gate:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.fail != nil {
+		return r.fail
+	}
+	r.batches = append(r.batches, b)
+	r.messages = append(r.messages, b.Messages...)
+	return nil
+}
+
+func (r *recorder) taken() []*fspb.Message {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.messages)
+}
+
+func (r *recorder) failWith(err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.fail = err
+}
+
+var errTest = errors.New("told to fail")
+
+// fixture is a running server on loopback over a fresh SQLite store.
+type fixture struct {
+	server   *server.Server
+	store    *sqlbase.Store
+	services *recorder
+	address  string
+	registry *prometheus.Registry
+	stop     func() // drains, and waits for Run
+}
+
+// start runs a server; adjust may change its configuration.
+func start(t testing.TB, adjust ...func(*server.Config)) *fixture {
+	t.Helper()
+	f := &fixture{store: storetest.NewSQLite(t), services: &recorder{}, registry: prometheus.NewRegistry()}
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.address = listener.Addr().String()
+	extractor, err := clientcert.New(clientcert.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := server.Config{
+		Store: sqlStore{f.store}, Services: f.services, Listener: listener, TLS: server.TLSConfig(selfSigned(t)),
+		Certificates: extractor, ID: t.Name(), Address: testAddress, Registerer: f.registry,
+		SweepInterval: time.Hour, BroadcastInterval: time.Hour, DrainTimeout: 2 * time.Second,
+	}
+	for _, change := range adjust {
+		change(&cfg)
+	}
+	f.server, err = server.New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- f.server.Run(ctx) }()
+	f.stop = sync.OnceFunc(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("Run: %v", err)
+		}
+	})
+	t.Cleanup(f.stop)
+	return f
+}
+
+// sqlStore narrows the file type of the store to the server's interface, as fs-server's wiring does.
+type sqlStore struct{ *sqlbase.Store }
+
+func (s sqlStore) OpenFile(ctx context.Context, service, name string) (server.StoredFile, error) {
+	return s.Store.OpenFile(ctx, service, name)
+}
+
+// insert stores messages for a client and returns their IDs.
+func (f *fixture) insert(t testing.TB, client identity.ClientID, service string, count int) []identity.MessageID {
+	t.Helper()
+	var ids []identity.MessageID
+	var messages []*fspb.Message
+	for range count {
+		id := identity.NewMessageID()
+		ids = append(ids, id)
+		messages = append(messages, toClient(client, service, id))
+	}
+	outcomes, err := f.store.InsertMessages(t.Context(), messages)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, outcome := range outcomes {
+		if outcome.Err != nil {
+			t.Fatal(outcome.Err)
+		}
+	}
+	return ids
+}
+
+func loopback(a string) bool {
+	parsed, err := netip.ParseAddrPort(a)
+	return err == nil && parsed.Addr().IsLoopback()
+}
+
+// gauge reads one metric without labels.
+func gauge(t testing.TB, registry *prometheus.Registry, name string) float64 {
+	t.Helper()
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, family := range families {
+		if family.GetName() == name {
+			return family.Metric[0].GetGauge().GetValue() + family.Metric[0].GetCounter().GetValue()
+		}
+	}
+	t.Fatalf("no metric %s", name)
+	return 0
+}

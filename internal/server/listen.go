@@ -1,0 +1,76 @@
+package server
+
+import (
+	"context"
+	"crypto/tls"
+	"log"
+	"net"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/golang/glog"
+)
+
+// Limits of the HTTP layer. Bodies have deadlines of their own, set by the handlers: a session lives longer than any poll.
+const (
+	headerTimeout = 10 * time.Second // TLS handshake, then request header
+	idleTimeout   = 60 * time.Second // between the requests of a polling client
+	// maxHeaderBytes holds a certificate header of a large RSA key several times over.
+	maxHeaderBytes = 64 << 10
+)
+
+// httpServer is the HTTP layer over the client listener.
+func (s *Server) httpServer() *http.Server {
+	return &http.Server{
+		Handler:           s.routes(),
+		ReadHeaderTimeout: headerTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    maxHeaderBytes,
+		ErrorLog:          log.New(peerNoise{s.metrics}, "", 0),
+		BaseContext:       func(net.Listener) context.Context { return s.life },
+	}
+}
+
+// listener is what the HTTP layer accepts from: TLS over the configured listener, or that listener itself.
+func (s *Server) listener() net.Listener {
+	if s.cfg.TLS == nil {
+		return s.cfg.Listener
+	}
+	return tls.NewListener(s.cfg.Listener, s.cfg.TLS)
+}
+
+// TLSConfig is the server side of the wire protocol's TLS: client certificates are asked for and never verified, because
+// agents sign their own and the key alone is the identity.
+func TLSConfig(certificate tls.Certificate) *tls.Config {
+	return &tls.Config{
+		Certificates: []tls.Certificate{certificate},
+		MinVersion:   tls.VersionTLS12,
+		CipherSuites: []uint16{
+			tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+			tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+			tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
+			tls.TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+		},
+		ClientAuth: tls.RequestClientCert,
+		NextProtos: []string{"h2", "http/1.1"},
+	}
+}
+
+// peerNoise counts what the HTTP library says of broken peers, and keeps the rest of its messages.
+type peerNoise struct{ metrics *metrics }
+
+func (n peerNoise) Write(line []byte) (int, error) {
+	text := strings.TrimSpace(string(line))
+	switch {
+	case strings.Contains(text, "TLS handshake error"):
+		n.metrics.refused.WithLabelValues("tls").Inc()
+		glog.V(2).Info(text)
+	case strings.Contains(text, "panic serving"):
+		n.metrics.panics.Inc()
+		glog.Error(text)
+	default:
+		glog.V(1).Info(text)
+	}
+	return len(line), nil
+}

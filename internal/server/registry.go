@@ -1,0 +1,137 @@
+package server
+
+import (
+	"sync"
+	"sync/atomic"
+
+	"github.com/farspeak/farspeak/internal/identity"
+	"github.com/farspeak/farspeak/internal/store"
+)
+
+// registryShards spreads the locks; client IDs are hashes, so their first byte spreads evenly.
+const registryShards = 64
+
+// registry knows the live sessions of this server.
+//
+// One session of a client is current: the newest. It alone is pushed to. An older one of the same client stays open, so
+// that records in flight on it are still acknowledged, until it ends or its lifetime is over.
+type registry struct {
+	shards [registryShards]registryShard
+	count  atomic.Int64
+}
+
+type registryShard struct {
+	mu      sync.Mutex
+	current map[identity.ClientID]*session // guarded by mu
+	holds   map[identity.ClientID]int      // guarded by mu: sessions that start or live, current or not
+}
+
+func newRegistry() *registry {
+	r := &registry{}
+	for i := range r.shards {
+		r.shards[i].current = make(map[identity.ClientID]*session)
+		r.shards[i].holds = make(map[identity.ClientID]int)
+	}
+	return r
+}
+
+func (r *registry) shard(id identity.ClientID) *registryShard {
+	return &r.shards[int(id[0])%registryShards]
+}
+
+// hold says that a session of this client starts; release says that it ended, and whether it was the last.
+func (r *registry) hold(id identity.ClientID) {
+	shard := r.shard(id)
+	shard.mu.Lock()
+	defer shard.mu.Unlock()
+	shard.holds[id]++
+}
+
+func (r *registry) release(id identity.ClientID) (last bool) {
+	shard := r.shard(id)
+	shard.mu.Lock()
+	defer shard.mu.Unlock()
+	if shard.holds[id]--; shard.holds[id] > 0 {
+		return false
+	}
+	delete(shard.holds, id)
+	return true
+}
+
+func (r *registry) held(id identity.ClientID) bool {
+	shard := r.shard(id)
+	shard.mu.Lock()
+	defer shard.mu.Unlock()
+	return shard.holds[id] > 0
+}
+
+// add makes s the current session of its client and returns the one it replaces.
+func (r *registry) add(s *session) (replaced *session) {
+	shard := r.shard(s.id)
+	shard.mu.Lock()
+	defer shard.mu.Unlock()
+	replaced = shard.current[s.id]
+	shard.current[s.id] = s
+	if replaced == nil {
+		r.count.Add(1)
+	}
+	return replaced
+}
+
+// remove forgets s; a session that was replaced is forgotten already.
+func (r *registry) remove(s *session) {
+	shard := r.shard(s.id)
+	shard.mu.Lock()
+	defer shard.mu.Unlock()
+	if shard.current[s.id] == s {
+		delete(shard.current, s.id)
+		r.count.Add(-1)
+	}
+}
+
+func (r *registry) get(id identity.ClientID) *session {
+	shard := r.shard(id)
+	shard.mu.Lock()
+	defer shard.mu.Unlock()
+	return shard.current[id]
+}
+
+func (r *registry) len() int { return int(r.count.Load()) }
+
+// each calls visit for every current session, shard by shard, without holding a lock meanwhile. It ends when visit
+// returns false.
+func (r *registry) each(visit func(*session) bool) {
+	for i := range r.shards {
+		for _, s := range r.shards[i].snapshot() {
+			if !visit(s) {
+				return
+			}
+		}
+	}
+}
+
+func (shard *registryShard) snapshot() []*session {
+	shard.mu.Lock()
+	defer shard.mu.Unlock()
+	sessions := make([]*session, 0, len(shard.current))
+	for _, s := range shard.current {
+		sessions = append(sessions, s)
+	}
+	return sessions
+}
+
+// Wake takes the hint that messages wait for these clients.
+func (s *Server) Wake(ids []identity.ClientID) {
+	for _, id := range ids {
+		if session := s.registry.get(id); session != nil {
+			session.mark()
+		}
+	}
+}
+
+// LabelsChanged takes the labels of service "client" that a client reported, after they were stored.
+func (s *Server) LabelsChanged(id identity.ClientID, labels []store.Label) {
+	if session := s.registry.get(id); session != nil {
+		session.relabel(labels)
+	}
+}

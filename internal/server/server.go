@@ -1,0 +1,244 @@
+// Package server is the logic of fs-server: it terminates the connections of agents, takes their messages for the
+// services, and hands them the messages that wait for them.
+//
+// # What flows through
+//
+//	listener ─ PROXY header ─ TLS ─ handler ─┬─ poll ───────────────┐
+//	                                         ├─ session (reader) ───┼─ contact ─ ingest ─ services
+//	                                         └─ files               │
+//	notification, sweep, returned tokens ─ mark ─ fetch ─ deliver ──┘
+//
+// # Invariants
+//
+//   - A record is acknowledged after all its messages were taken by their services or are durable; in order, one
+//     acknowledgement a record. When that fails the session ends without it, and the agent sends the record again.
+//   - An idle session costs memory and one goroutine blocked in a read. It has no timer, no query and no writer.
+//   - A slow or hostile peer costs its own connection only: writes to a session happen in goroutines of that session, at
+//     most one push at a time, under a deadline.
+//   - Notifications are hints. The sweep delivers when all of them are lost.
+//   - No state here matters: whatever a killed server held is in the store or still with the agent.
+//
+// # Who owns what
+//
+// Server.Run starts the loops and the HTTP server and returns after all of them, and after every session, ended. A session
+// belongs to the goroutine that reads it; short-lived goroutines that push to it are counted by the same wait group.
+package server
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/farspeak/farspeak/internal/batch"
+	"github.com/farspeak/farspeak/internal/clientcert"
+	"github.com/farspeak/farspeak/internal/identity"
+	"github.com/farspeak/farspeak/internal/store"
+	"github.com/farspeak/farspeak/internal/wire"
+)
+
+// Defaults of Config.
+const (
+	DefaultStreamLifetime     = 10 * time.Minute
+	DefaultSweepInterval      = 20 * time.Second
+	DefaultRedeliveryInterval = 15 * time.Minute
+	DefaultBroadcastInterval  = time.Minute
+	DefaultDrainTimeout       = 20 * time.Second
+	DefaultRecordMemory       = 256 << 20
+	DefaultMaxPushBytes       = 4 << 20
+)
+
+// Config is what a Server is made of. Store, Services, Listener and Certificates are needed.
+type Config struct {
+	Store    Store
+	Services Ingester
+
+	// Listener is the bound client listener, with PROXY protocol and connection limits applied. The Server closes it.
+	Listener net.Listener
+	// TLS is nil in the cleartext front-end modes.
+	TLS *tls.Config
+	// Certificates finds the key of a client in a request.
+	Certificates *clientcert.Extractor
+
+	// ID names this process among the servers, and Address is where it takes notifications.
+	ID      string
+	Address string
+	Version string
+
+	// RequiredLabel is the label that a client has to claim; empty means none.
+	RequiredLabel string
+	// DisableStreaming takes /streaming-message away.
+	DisableStreaming bool
+	// AuthorizeFiles applies the checks of a contact to /files/.
+	AuthorizeFiles bool
+
+	// StreamLifetime is how long a session lives at most; each is shortened at random by up to a fifth, so that a fleet
+	// which connected at once does not reconnect at once.
+	StreamLifetime time.Duration
+	// SweepInterval is how long a message waits at most when its notification is lost.
+	SweepInterval time.Duration
+	// RedeliveryInterval is after what time a message that was not acknowledged is sent again.
+	RedeliveryInterval time.Duration
+	// BroadcastInterval is how often the active broadcasts are read when no notification tells of a change.
+	BroadcastInterval time.Duration
+	// DrainTimeout bounds an orderly stop.
+	DrainTimeout time.Duration
+	// RecordMemory is the budget in bytes for records that are being read, over all connections.
+	RecordMemory int64
+	// MaxPushBytes caps one record to a client; a single larger message goes alone.
+	MaxPushBytes int
+	// Registrations limits how fast unknown clients may register.
+	Registrations RegistrationLimits
+
+	// Registerer takes the metrics; nil means none.
+	Registerer prometheus.Registerer
+}
+
+// Server terminates the connections of agents. Make it with New, run it once with Run.
+type Server struct {
+	cfg      Config
+	metrics  *metrics
+	budget   *wire.Budget
+	registry *registry
+	expiry   *expiry
+
+	registrations *registrationLimiter
+	broadcasts    *broadcasts
+
+	lookups  *batch.Batcher[identity.ClientID, *store.Client]
+	contacts *batch.Batcher[contactEvent, store.ContactOutcome]
+	fetches  *batch.Batcher[*session, *store.DueMessages]
+	attempts *batch.Batcher[[]store.MessageRef, struct{}]
+
+	// life ends when sessions are cut off: at the end of a drain.
+	life    context.Context
+	cut     context.CancelFunc
+	retries *retryList
+
+	work      sync.WaitGroup // sessions
+	pushes    sync.WaitGroup // goroutines that write to sessions; started by sessions, fetchers and loops only
+	admission sync.RWMutex   // held for reading while a session is counted, for writing while draining is set
+	draining  atomic.Bool
+}
+
+// New checks cfg and makes a Server. Nothing is served before Run.
+func New(cfg Config) (*Server, error) {
+	if cfg.Store == nil || cfg.Services == nil || cfg.Listener == nil || cfg.Certificates == nil {
+		return nil, errors.New("server: Store, Services, Listener and Certificates are needed")
+	}
+	cfg.applyDefaults()
+	cfg.TLS = withTickets(cfg.TLS)
+	s := &Server{
+		cfg:           cfg,
+		metrics:       newMetrics(cfg.Registerer),
+		budget:        wire.NewBudget(cfg.RecordMemory),
+		registry:      newRegistry(),
+		expiry:        newExpiry(),
+		retries:       newRetryList(),
+		registrations: newRegistrationLimiter(cfg.Registrations),
+	}
+	s.life, s.cut = context.WithCancel(context.Background())
+	if err := s.startBatchers(); err != nil {
+		return nil, fmt.Errorf("server: %w", err)
+	}
+	s.metrics.watch(cfg.Registerer, s)
+	return s, nil
+}
+
+func (c *Config) applyDefaults() {
+	c.StreamLifetime = durationOr(c.StreamLifetime, DefaultStreamLifetime)
+	c.SweepInterval = durationOr(c.SweepInterval, DefaultSweepInterval)
+	c.RedeliveryInterval = durationOr(c.RedeliveryInterval, DefaultRedeliveryInterval)
+	c.BroadcastInterval = durationOr(c.BroadcastInterval, DefaultBroadcastInterval)
+	c.DrainTimeout = durationOr(c.DrainTimeout, DefaultDrainTimeout)
+	if c.RecordMemory <= 0 {
+		c.RecordMemory = DefaultRecordMemory
+	}
+	if c.MaxPushBytes <= 0 {
+		c.MaxPushBytes = DefaultMaxPushBytes
+	}
+}
+
+func durationOr(d, otherwise time.Duration) time.Duration {
+	if d > 0 {
+		return d
+	}
+	return otherwise
+}
+
+// Run serves until ctx ends, then drains: no new connections, sessions told to leave, records in flight finished,
+// batches flushed. It returns after everything it started has ended.
+func (s *Server) Run(ctx context.Context) error {
+	if err := s.prepare(ctx); err != nil {
+		s.closeBatchers()
+		return fmt.Errorf("server: %w", err)
+	}
+	loops, stopLoops := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopLoops()
+	var jobs errgroup.Group
+	jobs.Go(func() error { s.expireSessions(loops); return nil })
+	jobs.Go(func() error { s.sweepForever(loops); return nil })
+	jobs.Go(func() error { s.broadcasts.run(loops); return nil })
+	jobs.Go(func() error { s.heartbeatForever(loops); return nil })
+	jobs.Go(func() error { s.refreshTicketsForever(loops); return nil })
+
+	served := make(chan error, 1)
+	web := s.httpServer()
+	go func() { served <- web.Serve(s.listener()) }()
+
+	var err error
+	select {
+	case <-ctx.Done():
+	case err = <-served:
+		served <- err
+	}
+	s.drain(web)
+	stopLoops()
+	_ = jobs.Wait() // the loops report their own trouble
+	s.closeBatchers()
+	s.leave()
+	if serveErr := <-served; !errors.Is(serveErr, http.ErrServerClosed) && ctx.Err() == nil {
+		return fmt.Errorf("server: the client listener failed: %w", serveErr)
+	}
+	return nil
+}
+
+// prepare does what has to be done before the first client is served (G-35).
+func (s *Server) prepare(ctx context.Context) error {
+	if err := s.broadcasts.refresh(ctx); err != nil {
+		return fmt.Errorf("first read of the broadcasts: %w", err)
+	}
+	if s.cfg.TLS != nil {
+		if err := s.refreshTickets(ctx); err != nil {
+			return fmt.Errorf("session ticket keys: %w", err)
+		}
+	}
+	if err := s.heartbeat(ctx); err != nil {
+		return fmt.Errorf("announcing this server: %w", err)
+	}
+	return nil
+}
+
+// Draining says whether the server is on its way out and should get no new connections.
+func (s *Server) Draining() bool { return s.draining.Load() }
+
+// Sessions is the number of live sessions.
+func (s *Server) Sessions() int { return s.registry.len() }
+
+// remoteAddress is the observed address of a request; ok is false when it has no usable form.
+func remoteAddress(r *http.Request) (address netip.AddrPort, ok bool) {
+	address, err := netip.ParseAddrPort(r.RemoteAddr)
+	if err != nil {
+		return netip.AddrPort{}, false
+	}
+	return netip.AddrPortFrom(address.Addr().Unmap(), address.Port()), true
+}

@@ -1,0 +1,100 @@
+package server
+
+import (
+	"context"
+	"math/rand/v2"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+
+	"github.com/farspeak/farspeak/internal/identity"
+)
+
+const (
+	// sweepPage is how many clients one question of the sweep returns at most.
+	sweepPage = 2000
+	// sweepOverlap is how far each sweep looks back behind the end of the last: longer than a transaction of an insert
+	// takes from reading the clock to its commit.
+	sweepOverlap = int64(time.Minute / time.Microsecond)
+)
+
+// sweeper finds due messages without any hint. It asks only for what fell due since it last asked, so its cost does not
+// grow with what waits for absent clients, nor with the number of sessions.
+type sweeper struct {
+	server *Server
+	cursor int64 // store time up to which everything was seen
+}
+
+// sweepForever sweeps at the configured interval, and marks again the sessions whose fetch failed, with a growing delay
+// while the store is away.
+func (s *Server) sweepForever(ctx context.Context) {
+	sweeper := &sweeper{server: s}
+	delay := backoff.NewExponentialBackOff()
+	delay.InitialInterval, delay.MaxInterval = retryFirst, retryMost
+	next := time.NewTimer(jittered(s.cfg.SweepInterval))
+	defer next.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-next.C:
+			if err := sweeper.sweep(ctx); err != nil && ctx.Err() == nil {
+				s.metrics.complain("sweep: %v", err)
+			}
+			next.Reset(jittered(s.cfg.SweepInterval))
+		case <-s.retries.arrived:
+			if !pause(ctx, delay.NextBackOff()) {
+				return
+			}
+			for n := range s.retries.take() {
+				n.mark()
+			}
+			if s.storeAnswers(ctx) {
+				delay.Reset()
+			}
+		}
+	}
+}
+
+// sweep marks the sessions of clients for which something fell due since the last sweep.
+func (w *sweeper) sweep(ctx context.Context) error {
+	after := w.cursor - sweepOverlap
+	for {
+		ids, upTo, err := w.server.cfg.Store.DueClients(ctx, w.server.cfg.Address, after, sweepPage)
+		if err != nil {
+			return err
+		}
+		w.server.metrics.swept.Add(float64(len(ids)))
+		w.server.Wake(ids)
+		w.cursor = max(w.cursor, upTo)
+		if len(ids) < sweepPage {
+			return nil
+		}
+		after = upTo
+	}
+}
+
+// storeAnswers asks the cheapest question there is.
+func (s *Server) storeAnswers(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, retryMost)
+	defer cancel()
+	_, err := s.cfg.Store.GetClients(ctx, []identity.ClientID{{1}})
+	return err == nil
+}
+
+// jittered spreads an interval over 75 to 125 per cent of itself.
+func jittered(d time.Duration) time.Duration {
+	return d*3/4 + rand.N(d/2+1)
+}
+
+// pause waits for d; false means that ctx ended first.
+func pause(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-timer.C:
+		return true
+	}
+}
