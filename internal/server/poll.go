@@ -31,6 +31,7 @@ func (s *Server) handlePoll(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	w.Header().Set("Content-Type", "application/octet-stream")
+	w.Header().Set(wire.FeaturesHeader, wire.ServerFeatures)
 	o.writing(len(reply))
 	if _, err := w.Write(reply); err != nil {
 		glog.V(1).Infof("reply to the poll of %s: %v", r.RemoteAddr, err)

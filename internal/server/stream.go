@@ -8,9 +8,12 @@ import (
 	"net"
 	"net/http"
 	"net/http/httputil"
+	"os"
 	"strconv"
 	"sync"
 	"time"
+
+	"github.com/farspeak/farspeak/internal/wire"
 )
 
 // stream is the transport below a session: the decoded body of a request that never ends, and the body of its response.
@@ -81,7 +84,8 @@ func bodyOf(r *bufio.Reader, chunked bool, length int64) io.Reader {
 }
 
 func (s *http1Stream) start() error {
-	_, err := io.WriteString(s.conn, "HTTP/1.1 200 OK\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n")
+	_, err := io.WriteString(s.conn, "HTTP/1.1 200 OK\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n"+
+		wire.FeaturesHeader+": "+wire.ServerFeatures+"\r\n\r\n")
 	return err
 }
 
@@ -139,9 +143,13 @@ type http2Stream struct {
 	io.Reader
 	*http.ResponseController
 	w http.ResponseWriter
+
+	mu      sync.Mutex
+	aborted bool // guarded by mu
 }
 
 func (s *http2Stream) start() error {
+	s.w.Header().Set(wire.FeaturesHeader, wire.ServerFeatures)
 	s.w.WriteHeader(http.StatusOK)
 	return s.Flush()
 }
@@ -158,9 +166,22 @@ func (s *http2Stream) refuse(r *refusal) { r.answer(s.w) }
 
 func (s *http2Stream) finish() { s.abort() }
 
+// SetReadDeadline leaves the deadline of an aborted stream in the past.
+func (s *http2Stream) SetReadDeadline(t time.Time) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.aborted {
+		return os.ErrDeadlineExceeded
+	}
+	return s.ResponseController.SetReadDeadline(t)
+}
+
 // abort makes a blocked Read return; the stream itself ends with its handler.
 func (s *http2Stream) abort() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	past := time.Unix(1, 0)
-	_ = s.SetReadDeadline(past)
-	_ = s.SetWriteDeadline(past)
+	s.aborted = true
+	_ = s.ResponseController.SetReadDeadline(past)
+	_ = s.ResponseController.SetWriteDeadline(past)
 }

@@ -274,7 +274,7 @@ func TestInflaterClose(t *testing.T) {
 
 // A small body that unpacks to a large one meets the limits of what it unpacks to.
 func TestDecompressionBomb(t *testing.T) {
-	const size = 100 << 20
+	const size = wire.MaxClientRecord + 1<<20
 	var bomb bytes.Buffer
 	w := zlib.NewWriter(&bomb)
 	for range size >> 20 {
