@@ -1,0 +1,177 @@
+package notify
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/farspeak/farspeak/internal/identity"
+	notifypb "github.com/farspeak/farspeak/proto/farspeak/notify"
+)
+
+// maxReplyBytes is how much of a reply is read to keep its connection; a longer one costs the connection.
+const maxReplyBytes = 4 << 10
+
+// statusError is a reply that accepts nothing.
+type statusError int
+
+func (e statusError) Error() string { return fmt.Sprintf("HTTP status %d", int(e)) }
+
+// send sends what waits for a target until nothing does, or until a request fails.
+func (c *Client) send(t *target) {
+	for {
+		l, ok := c.next(t)
+		if !ok {
+			return
+		}
+		err := c.deliver(t, l)
+		c.settle(t, err)
+	}
+}
+
+// next takes the next load; without one the sender is over.
+func (c *Client) next(t *target) (load, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !t.loaded() {
+		t.sending = false
+		return load{}, false
+	}
+	return t.take(), true
+}
+
+// settle notes how a load fared. After a failure, what gathered meanwhile goes too.
+func (c *Client) settle(t *target, err error) {
+	c.mu.Lock()
+	first := err != nil && t.failures == 0
+	if err == nil {
+		t.succeeded()
+	} else {
+		t.failed(time.Now())
+		for t.loaded() {
+			c.metrics.drop(droppedBackoff, t.take().size())
+		}
+	}
+	c.mu.Unlock()
+	if first && c.cfg.Failed != nil && c.ctx.Err() == nil {
+		c.cfg.Failed(t.address, err)
+	}
+}
+
+// deliver sends one load in the form that the target understands. Hints of a failed load are dropped here.
+func (c *Client) deliver(t *target, l load) error {
+	if time.Now().Before(t.singleUntil) {
+		return c.deliverSingly(t, l)
+	}
+	err := c.deliverBatch(t, l)
+	var status statusError
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &status) && (status == http.StatusNotFound || status == http.StatusMethodNotAllowed):
+		t.singleUntil = time.Now().Add(singleFor)
+		return c.deliverSingly(t, l)
+	}
+	c.metrics.failed.WithLabelValues(failure(err)).Inc()
+	c.metrics.drop(droppedFailed, l.size())
+	return err
+}
+
+func (c *Client) deliverBatch(t *target, l load) error {
+	body, err := proto.Marshal(&notifypb.Batch{
+		ClientIds:            rawIDs(l.wake),
+		BlacklistedClientIds: rawIDs(l.blacklisted),
+		BroadcastsChanged:    l.broadcasts,
+	})
+	if err != nil {
+		return fmt.Errorf("encode batch: %w", err)
+	}
+	if err := c.post(t, batchPath, body); err != nil {
+		return err
+	}
+	c.metrics.sent.WithLabelValues(formBatch).Inc()
+	c.metrics.hints.Add(float64(l.size()))
+	return nil
+}
+
+// deliverSingly uses the original's form, one request for each client, one after the other. A blacklisted client is woken:
+// that makes the original look at it. Of broadcasts the form knows nothing.
+func (c *Client) deliverSingly(t *target, l load) error {
+	if l.broadcasts {
+		c.metrics.drop(droppedUnsupported, 1)
+	}
+	ids := append(l.wake, l.blacklisted...)
+	for i, id := range ids {
+		if err := c.post(t, singlePath+id.String(), nil); err != nil {
+			c.metrics.failed.WithLabelValues(failure(err)).Inc()
+			c.metrics.drop(droppedFailed, len(ids)-i)
+			return err
+		}
+		c.metrics.sent.WithLabelValues(formSingle).Inc()
+		c.metrics.hints.Inc()
+	}
+	return nil
+}
+
+// post makes one request and returns nil when it was accepted.
+func (c *Client) post(t *target, path string, body []byte) error {
+	ctx, cancel := context.WithTimeout(c.ctx, c.cfg.Timeout)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+t.address+path, bytes.NewReader(body))
+	if err != nil {
+		return fmt.Errorf("make request: %w", err)
+	}
+	// Present but empty: it is not sent, and tells the transport that the request may be repeated when the server closed
+	// the kept connection just now.
+	request.Header["Idempotency-Key"] = nil
+	if len(body) > 0 {
+		request.Header.Set("Content-Type", "application/x-protobuf")
+	}
+	if c.cfg.Secret != "" {
+		request.Header.Set("Authorization", "Bearer "+c.cfg.Secret)
+	}
+	started := time.Now()
+	response, err := c.http.Do(request)
+	c.metrics.latency.Observe(time.Since(started).Seconds())
+	if err != nil {
+		return fmt.Errorf("notify %s: %w", t.address, err)
+	}
+	defer response.Body.Close()
+	// What cannot be read costs the connection only; the status is known.
+	_, _ = io.CopyN(io.Discard, response.Body, maxReplyBytes)
+	if response.StatusCode/100 != 2 {
+		return fmt.Errorf("notify %s: %w", t.address, statusError(response.StatusCode))
+	}
+	return nil
+}
+
+// failure names the reason of a failed request.
+func failure(err error) string {
+	var status statusError
+	var network net.Error
+	switch {
+	case errors.As(err, &status) && status == http.StatusUnauthorized:
+		return failedUnauthorized
+	case errors.As(err, &status):
+		return failedStatus
+	case errors.As(err, &network) && network.Timeout():
+		return failedTimeout
+	default:
+		return failedTransport
+	}
+}
+
+func rawIDs(ids []identity.ClientID) [][]byte {
+	raw := make([][]byte, len(ids))
+	for i := range ids {
+		raw[i] = ids[i][:]
+	}
+	return raw
+}
