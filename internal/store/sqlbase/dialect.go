@@ -1,0 +1,151 @@
+package sqlbase
+
+import (
+	"fmt"
+	"io/fs"
+	"strings"
+
+	"github.com/pressly/goose/v3"
+)
+
+// Dialect is what differs between the databases.
+//
+// Statements are templates. These marks are replaced:
+//
+//	{now}              the store's clock in microseconds
+//	{list}             as many placeholders as an IN list has elements
+//	{rows}             the rows of a multi-row INSERT
+//	{lock}             lock the rows that are read, until the end of the transaction
+//	{index I}          after a table: use index I
+//	{delete T I}       DELETE FROM T by its index I
+//	{ignore C}         at the end of an INSERT: leave rows alone that exist; C is a column of the table
+//	{upsert K: A B}    at the end of an INSERT: in rows that exist under the key K, set A and B to the new values
+type Dialect struct {
+	Name       string
+	Goose      goose.Dialect
+	Migrations fs.FS
+
+	// Now is an SQL expression, or, when NowFunc is set, unused.
+	Now     string
+	NowFunc func() string // a literal
+	// Hints says that the database takes locking reads, forced indexes, and MySQL's ON DUPLICATE KEY UPDATE; otherwise
+	// it takes ON CONFLICT and needs no hints.
+	Hints bool
+	// UnionParts is how many parenthesised SELECTs one statement may join; 1 means that they are run one by one.
+	UnionParts int
+	// PrepareAbove is the size of a row in bytes from which it is sent as a prepared statement, which escapes nothing;
+	// 0 means never.
+	PrepareAbove int
+	// Classify says what an error of the driver means.
+	Classify func(error) Fault
+}
+
+// Fault is what an error of a driver means for the caller. The zero Fault is an error that repeats.
+type Fault struct {
+	// Retry names a transient fault whose transaction was rolled back and may run again: a value of the retry metric.
+	Retry string
+	// Unavailable says that the database cannot serve now; Text adds what an operator should know, or is empty.
+	Unavailable bool
+	Text        string
+	// Conflict says that a unique key exists.
+	Conflict bool
+	// NoTable says that a table is missing.
+	NoTable bool
+}
+
+// expand replaces the marks that depend on the dialect alone.
+func (d *Dialect) expand(template string) string {
+	var out strings.Builder
+	for {
+		before, rest, found := strings.Cut(template, "{")
+		out.WriteString(before)
+		if !found {
+			return out.String()
+		}
+		mark, after, closed := strings.Cut(rest, "}")
+		if !closed {
+			panic("store: unclosed mark in statement: " + template)
+		}
+		out.WriteString(d.mark(mark))
+		template = after
+	}
+}
+
+func (d *Dialect) mark(mark string) string {
+	name, arg, _ := strings.Cut(mark, " ")
+	switch name {
+	case "list", "rows":
+		return "{" + mark + "}" // later, they depend on the call
+	case "now":
+		if d.NowFunc != nil {
+			return "{now}"
+		}
+		return d.Now
+	case "lock":
+		return when(d.Hints, "FOR UPDATE")
+	case "index":
+		return when(d.Hints, "FORCE INDEX ("+arg+")")
+	case "delete":
+		table, index, _ := strings.Cut(arg, " ")
+		if d.Hints {
+			return fmt.Sprintf("DELETE %s FROM %s FORCE INDEX (%s)", table, table, index)
+		}
+		return "DELETE FROM " + table
+	case "ignore":
+		if d.Hints {
+			return fmt.Sprintf("ON DUPLICATE KEY UPDATE %s = %s", arg, arg)
+		}
+		return "ON CONFLICT DO NOTHING"
+	case "upsert":
+		return d.upsert(arg)
+	}
+	panic("store: unknown mark in statement: " + mark)
+}
+
+func (d *Dialect) upsert(arg string) string {
+	key, columns, _ := strings.Cut(arg, ":")
+	head, format := "ON CONFLICT ("+key+") DO UPDATE SET ", "%s = excluded.%s"
+	if d.Hints {
+		head, format = "ON DUPLICATE KEY UPDATE ", "%s = VALUES(%s)"
+	}
+	var sets []string
+	for column := range strings.FieldsSeq(columns) {
+		sets = append(sets, fmt.Sprintf(format, column, column))
+	}
+	return head + strings.Join(sets, ", ")
+}
+
+func when(ok bool, text string) string {
+	if ok {
+		return text
+	}
+	return ""
+}
+
+// sql expands a template, with a list of n placeholders for the i-th {list}.
+func (s *Store) sql(template string, lists ...int) string {
+	text, ok := s.templates.Load(template)
+	if !ok {
+		text = s.dialect.expand(template)
+		s.templates.Store(template, text)
+	}
+	statement := text.(string)
+	for _, n := range lists {
+		statement = strings.Replace(statement, "{list}", placeholders(n), 1)
+	}
+	return s.withNow(statement)
+}
+
+func (s *Store) withNow(statement string) string {
+	if s.dialect.NowFunc == nil {
+		return statement
+	}
+	return strings.ReplaceAll(statement, "{now}", s.dialect.NowFunc())
+}
+
+func placeholders(n int) string {
+	if n < 1 {
+		return "NULL" // an empty list matches nothing
+	}
+	return strings.Repeat("?,", n-1) + "?"
+}

@@ -1,0 +1,315 @@
+package sqlbase
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+
+	"github.com/farspeak/farspeak/internal/identity"
+	"github.com/farspeak/farspeak/internal/store"
+	fspb "github.com/farspeak/farspeak/proto/fleetspeak"
+)
+
+const (
+	// insertTargets reads ranges of PRIMARY.
+	insertTargets = `SELECT client_id, streaming_to, {now} FROM clients {index PRIMARY} WHERE client_id IN ({list})`
+
+	// insertMessages leaves alone what by_message knows already.
+	insertMessages = `INSERT INTO client_messages (client_id, seq, message_id, due_us, attempts, kind, service, message_type,
+		creation_seconds, creation_nanos, size, header, data) VALUES {rows} {ignore message_id}`
+	insertMessageRow = `(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
+
+	// pendingSeqs reads ranges of by_message.
+	pendingSeqs = `SELECT message_id, seq FROM client_messages {index by_message} WHERE message_id IN ({list})`
+
+	// completedIDs reads ranges of PRIMARY.
+	completedIDs = `SELECT message_id FROM message_results {index PRIMARY} WHERE message_id IN ({list})`
+
+	// deleteMessages deletes by ranges of by_message.
+	deleteMessages = `{delete client_messages by_message} WHERE message_id IN ({list})`
+)
+
+// Kinds of client_messages.
+const (
+	kindOrdinary = 0
+	// kindRekey is a RekeyRequest of the server. A client may acknowledge it under the ID that it has afterwards, and has
+	// at most one pending (G-10).
+	kindRekey = 1
+)
+
+// pending is a message to a client on its way into the table.
+type pending struct {
+	client  identity.ClientID
+	id      identity.MessageID
+	seq     int64
+	due     int64
+	attempt int64
+	kind    int
+	message *fspb.Message
+	payload payload
+}
+
+// InsertMessages stores messages to clients, due at once, in the order given. It answers for each: store.ErrUnknownClient,
+// store.ErrQueueFull or store.ErrInvalid, or success. A message whose ID is known, pending or completed, is left as it is
+// and is a success; so is a RekeyRequest of the server to a client that has one pending, which falls due now instead.
+func (s *Store) InsertMessages(ctx context.Context, messages []*fspb.Message) (outcomes []store.InsertOutcome, err error) {
+	defer s.op("InsertMessages", &err)()
+	outcomes = make([]store.InsertOutcome, len(messages))
+	rows := make([]*pending, len(messages))
+	for i, m := range messages {
+		rows[i], outcomes[i].Err = newPending(m)
+	}
+	targets, now, err := s.insertTargets(ctx, rows)
+	if err != nil {
+		return nil, err
+	}
+	full, err := s.fullQueues(ctx, rows, targets)
+	if err != nil {
+		return nil, err
+	}
+	var inserts []*pending
+	first := make(map[identity.MessageID]int)
+	refused := make(map[identity.MessageID]bool)
+	for i, p := range rows {
+		if p == nil {
+			continue
+		}
+		streamingTo, known := targets[p.client]
+		outcomes[i].StreamingTo = streamingTo
+		_, repeated := first[p.id]
+		switch {
+		case !known:
+			outcomes[i].Err = store.ErrUnknownClient
+		case repeated:
+			outcomes[i].Duplicate = true
+		case full[p.client]:
+			refused[p.id] = true
+		default:
+			first[p.id] = i
+			inserts = append(inserts, p)
+		}
+	}
+	s.sequence.number(inserts, now)
+	duplicates := make(map[identity.MessageID]bool)
+	if len(inserts) > 0 {
+		err = s.write(ctx, func(t session) error {
+			var err error
+			duplicates, err = t.insertPending(ctx, inserts, now)
+			return err
+		})
+		if err != nil {
+			return nil, err
+		}
+		s.queues.added(inserts)
+	}
+	if len(refused) > 0 {
+		if err := s.read().findKnown(ctx, sortedMessages(maps.Keys(refused)), duplicates); err != nil {
+			return nil, err
+		}
+	}
+	for i, p := range rows {
+		switch {
+		case p == nil || outcomes[i].Err != nil:
+		case duplicates[p.id]:
+			outcomes[i].Duplicate = true
+		case refused[p.id]:
+			outcomes[i].Err = store.ErrQueueFull
+		}
+	}
+	return outcomes, nil
+}
+
+// newPending checks a message and encodes it.
+func newPending(m *fspb.Message) (*pending, error) {
+	client, err := identity.ClientIDFromBytes(m.GetDestination().GetClientId())
+	if err != nil || client.IsNil() {
+		return nil, fmt.Errorf("%w: destination client ID of %d bytes", store.ErrInvalid, len(m.GetDestination().GetClientId()))
+	}
+	id, err := identity.MessageIDFromBytes(m.GetMessageId())
+	if err != nil || id.IsNil() {
+		return nil, fmt.Errorf("%w: message ID of %d bytes", store.ErrInvalid, len(m.GetMessageId()))
+	}
+	if m.GetResult() != nil {
+		return nil, fmt.Errorf("%w: message with a result", store.ErrInvalid)
+	}
+	if err := checkName("destination service", m.GetDestination().GetServiceName()); err != nil {
+		return nil, err
+	}
+	p, err := encodeMessage(m)
+	if err != nil {
+		return nil, err
+	}
+	return &pending{client: client, id: id, kind: kindOf(m), message: m, payload: p}, nil
+}
+
+func kindOf(m *fspb.Message) int {
+	if isRekeyRequest(m) {
+		return kindRekey
+	}
+	return kindOrdinary
+}
+
+func isRekeyRequest(m *fspb.Message) bool {
+	return m.GetMessageType() == "RekeyRequest" && m.GetSource().GetServiceName() == "system" &&
+		len(m.GetSource().GetClientId()) == 0
+}
+
+// insertTargets returns where the known clients among the destinations stream to, and the store's clock.
+func (s *Store) insertTargets(ctx context.Context, rows []*pending) (targets map[identity.ClientID]string, now int64, err error) {
+	targets = make(map[identity.ClientID]string)
+	for _, p := range rows {
+		if p != nil {
+			targets[p.client] = ""
+		}
+	}
+	ids := sortedClients(maps.Keys(targets))
+	clear(targets)
+	for chunk := range slices.Chunk(ids, maxList) {
+		err := s.read().query(ctx, s.sql(insertTargets, len(chunk)), clientArgs(chunk), func(r row) error {
+			var id identity.ClientID
+			var streamingTo string
+			err := r.Scan(fixed(id[:]), &streamingTo, &now)
+			targets[id] = streamingTo
+			return err
+		})
+		if err != nil {
+			return nil, 0, err
+		}
+	}
+	return targets, now, nil
+}
+
+// insertPending inserts rows and returns the IDs that were known before. What became of completed messages is read after
+// the insert: while the insert waits for an acknowledgement of the same message, its result appears.
+func (t session) insertPending(ctx context.Context, rows []*pending, now int64) (map[identity.MessageID]bool, error) {
+	duplicates := make(map[identity.MessageID]bool)
+	rows, err := t.skipPendingRekeys(ctx, rows, duplicates, now)
+	if err != nil || len(rows) == 0 {
+		return duplicates, err
+	}
+	rows = slices.SortedFunc(slices.Values(rows), func(a, b *pending) int { return compareMessages(a.id, b.id) })
+	inserted, err := t.insert(ctx, insertMessages, insertMessageRow, pendingRows(rows))
+	if err != nil {
+		return nil, err
+	}
+	if inserted < int64(len(rows)) {
+		if err := t.findPending(ctx, rows, duplicates); err != nil {
+			return nil, err
+		}
+	}
+	return duplicates, t.dropCompleted(ctx, rows, duplicates)
+}
+
+func pendingRows(rows []*pending) [][]any {
+	args := make([][]any, len(rows))
+	for i, p := range rows {
+		seconds, nanos := timeArgs(p.message.GetCreationTime())
+		args[i] = []any{
+			p.client[:], p.seq, p.id[:], p.due, p.attempt, p.kind, p.message.GetDestination().GetServiceName(),
+			cutName(p.message.GetMessageType()), seconds, nanos, p.payload.size, p.payload.header, p.payload.dataArg(),
+		}
+	}
+	return args
+}
+
+// findPending adds to duplicates the rows that were in the table before ours.
+func (t session) findPending(ctx context.Context, rows []*pending, duplicates map[identity.MessageID]bool) error {
+	seqs := make(map[identity.MessageID]int64, len(rows))
+	for _, p := range rows {
+		seqs[p.id] = p.seq
+	}
+	for chunk := range slices.Chunk(sortedMessages(maps.Keys(seqs)), maxList) {
+		err := t.query(ctx, t.s.sql(pendingSeqs, len(chunk)), messageArgs(chunk), func(r row) error {
+			var id identity.MessageID
+			var seq int64
+			err := r.Scan(fixed(id[:]), &seq)
+			if seq != seqs[id] {
+				duplicates[id] = true
+			}
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// dropCompleted removes rows again that have a result, and adds them to duplicates.
+func (t session) dropCompleted(ctx context.Context, rows []*pending, duplicates map[identity.MessageID]bool) error {
+	ids := make([]identity.MessageID, len(rows))
+	for i, p := range rows {
+		ids[i] = p.id
+	}
+	completed, err := t.completed(ctx, ids)
+	if err != nil {
+		return err
+	}
+	for chunk := range slices.Chunk(completed, maxList) {
+		if _, err := t.exec(ctx, t.s.sql(deleteMessages, len(chunk)), messageArgs(chunk)...); err != nil {
+			return err
+		}
+		for _, id := range chunk {
+			duplicates[id] = true
+		}
+	}
+	return nil
+}
+
+// completed returns the messages among ids that have a result, in order.
+func (t session) completed(ctx context.Context, ids []identity.MessageID) ([]identity.MessageID, error) {
+	var found []identity.MessageID
+	for chunk := range slices.Chunk(ids, maxList) {
+		err := t.query(ctx, t.s.sql(completedIDs, len(chunk)), messageArgs(chunk), func(r row) error {
+			var id identity.MessageID
+			err := r.Scan(fixed(id[:]))
+			found = append(found, id)
+			return err
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	slices.SortFunc(found, compareMessages)
+	return found, nil
+}
+
+// findKnown adds to known the messages that are pending or completed.
+func (t session) findKnown(ctx context.Context, ids []identity.MessageID, known map[identity.MessageID]bool) error {
+	for chunk := range slices.Chunk(ids, maxList) {
+		err := t.query(ctx, t.s.sql(pendingSeqs, len(chunk)), messageArgs(chunk), func(r row) error {
+			var id identity.MessageID
+			var seq int64
+			err := r.Scan(fixed(id[:]), &seq)
+			known[id] = true
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	completed, err := t.completed(ctx, ids)
+	for _, id := range completed {
+		known[id] = true
+	}
+	return err
+}
+
+// sequence numbers messages in the order of their insertion: the store's clock, made strictly increasing in this process.
+type sequence struct {
+	mu   sync.Mutex
+	last int64
+}
+
+func (q *sequence) number(rows []*pending, now int64) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.last = max(q.last, now-1)
+	for _, p := range rows {
+		q.last++
+		p.seq = q.last
+		p.due = now
+	}
+}
