@@ -17,7 +17,6 @@ import (
 	"github.com/farspeak/farspeak/internal/server"
 	"github.com/farspeak/farspeak/internal/services"
 	"github.com/farspeak/farspeak/internal/store/sqlbase"
-	"github.com/farspeak/farspeak/internal/store/storetest"
 	fspb "github.com/farspeak/farspeak/proto/fleetspeak"
 )
 
@@ -80,7 +79,7 @@ type fixture struct {
 // start runs a server; adjust may change its configuration.
 func start(t testing.TB, adjust ...func(*server.Config)) *fixture {
 	t.Helper()
-	f := &fixture{store: storetest.NewSQLite(t), services: &recorder{}, registry: prometheus.NewRegistry()}
+	f := &fixture{store: newTmpSQLite(t), services: &recorder{}, registry: prometheus.NewRegistry()}
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

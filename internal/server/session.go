@@ -267,6 +267,9 @@ func (n *session) serve(source *pacedReader, reader *wire.RecordReader) {
 	}
 	defer s.registry.remove(n)
 	s.expiry.live(n, s.lifetime())
+	if s.Draining() { // it opened while the others were told
+		s.pushes.Go(n.leave)
+	}
 	n.finishFetch(true) // what came between the first read and the registration has nobody else to see it
 	s.broadcasts.offer(n)
 

@@ -34,7 +34,7 @@ type messageStore interface {
 	DueMessages(ctx context.Context, requests []store.DueRequest) (map[identity.ClientID]*store.DueMessages, error)
 	RecordAttempts(ctx context.Context, refs []store.MessageRef, redeliverAfter time.Duration) error
 	CompleteMessages(ctx context.Context, refs []store.MessageRef) error
-	DueClients(ctx context.Context, streamingTo string, after int64, limit int) (ids []identity.ClientID, upTo int64, err error)
+	DueClients(ctx context.Context, after int64, limit int) (ids []identity.ClientID, upTo int64, err error)
 }
 
 // broadcastStore lists active broadcasts and assigns them to clients.

@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
@@ -11,7 +12,7 @@ import (
 )
 
 const (
-	// sweepPage is how many clients one question of the sweep returns at most.
+	// sweepPage is about how many messages one question of the sweep looks at.
 	sweepPage = 2000
 	// sweepOverlap is how far each sweep looks back behind the end of the last: longer than a transaction of an insert
 	// takes from reading the clock to its commit.
@@ -60,18 +61,42 @@ func (s *Server) sweepForever(ctx context.Context) {
 func (w *sweeper) sweep(ctx context.Context) error {
 	after := w.cursor - sweepOverlap
 	for {
-		ids, upTo, err := w.server.cfg.Store.DueClients(ctx, w.server.cfg.Address, after, sweepPage)
+		ids, upTo, err := w.server.cfg.Store.DueClients(ctx, after, sweepPage)
 		if err != nil {
 			return err
 		}
-		w.server.metrics.swept.Add(float64(len(ids)))
-		w.server.Wake(ids)
 		w.cursor = max(w.cursor, upTo)
-		if len(ids) < sweepPage {
+		if len(ids) == 0 {
+			return nil
+		}
+		if err := w.wake(ctx, ids); err != nil {
+			return err
+		}
+		if upTo <= after {
 			return nil
 		}
 		after = upTo
 	}
+}
+
+// wake marks the sessions of those clients that are really here. A session whose client has moved to another server may be
+// a dead connection that nobody noticed yet; what was written to it would be lost for a redelivery interval.
+func (w *sweeper) wake(ctx context.Context, ids []identity.ClientID) error {
+	s := w.server
+	ids = slices.DeleteFunc(ids, func(id identity.ClientID) bool { return s.registry.get(id) == nil })
+	if len(ids) == 0 {
+		return nil
+	}
+	clients, err := s.cfg.Store.GetClients(ctx, ids)
+	if err != nil {
+		return err
+	}
+	ids = slices.DeleteFunc(ids, func(id identity.ClientID) bool {
+		return clients[id] == nil || clients[id].StreamingTo != s.cfg.Address
+	})
+	s.metrics.swept.Add(float64(len(ids)))
+	s.Wake(ids)
+	return nil
 }
 
 // storeAnswers asks the cheapest question there is.
