@@ -164,7 +164,7 @@ func readFull(t *testing.T, r io.Reader, p []byte) string {
 }
 
 func TestNoHeader(t *testing.T) {
-	for _, sent := range []string{"GET / HTTP/1.1\r\n", "POST / HTTP/1.1\r\n", "\x16\x03\x01\x00\x80", "PROSE", "\r\n\r\n\x00\r\nQUIX\n", strings.Repeat("x", 1000)} {
+	for _, sent := range []string{"GET / HTTP/1.1\r\n", "POST / HTTP/1.1\r\n", "\x16\x03\x01\x00\x80", "PROSE in plenty", "\r\n\r\n\x00\r\nQUIX\n", strings.Repeat("x", 1000)} {
 		l, o := newTestListener(t, proxyproto.Config{})
 		client, server := connect(t, l, sent)
 		if got := server.RemoteAddr().String(); got != client.LocalAddr().String() {
