@@ -28,8 +28,7 @@ type peer struct {
 
 // authenticate finds the key of the peer, from its TLS certificate or from the headers of the front end.
 func (s *Server) authenticate(r *http.Request) (peer, error) {
-	remote, _ := remoteAddress(r)
-	who, err := s.cfg.Certificates.Extract(r.TLS, r.Header, remote.Addr())
+	who, err := s.cfg.Certificates.Extract(r.TLS, r.Header, socketAddress(r))
 	if err != nil {
 		return peer{}, refuse(http.StatusBadRequest, "certificate", "%v", err)
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"strings"
 	"time"
@@ -84,7 +85,7 @@ func (s *Server) openFile(ctx context.Context, service, name string) (StoredFile
 // authorizeFile puts a request for a file to the checks of a contact.
 func (s *Server) authorizeFile(r *http.Request) error {
 	unauthorized := refuse(http.StatusUnauthorized, "not_authorized", "unauthorized")
-	if _, ok := remoteAddress(r); !ok {
+	if _, err := netip.ParseAddrPort(r.RemoteAddr); err != nil {
 		return unauthorized
 	}
 	if _, err := s.authenticate(r); err != nil {

@@ -6,6 +6,7 @@ import (
 	"log"
 	"net"
 	"net/http"
+	"net/netip"
 	"strings"
 	"time"
 
@@ -29,7 +30,35 @@ func (s *Server) httpServer() *http.Server {
 		MaxHeaderBytes:    maxHeaderBytes,
 		ErrorLog:          log.New(peerNoise{s.metrics}, "", 0),
 		BaseContext:       func(net.Listener) context.Context { return s.life },
+		ConnContext:       withSocketAddress,
 	}
+}
+
+// socketAddressKey finds the address at the other end of a request's socket: the load balancer's, if there is one.
+type socketAddressKey struct{}
+
+// withSocketAddress runs in the accept loop, so it must not ask for RemoteAddr: that may read a PROXY header (G-02).
+func withSocketAddress(ctx context.Context, conn net.Conn) context.Context {
+	if secured, ok := conn.(*tls.Conn); ok {
+		conn = secured.NetConn()
+	}
+	if proxied, ok := conn.(interface{ SocketAddr() net.Addr }); ok {
+		return context.WithValue(ctx, socketAddressKey{}, proxied.SocketAddr())
+	}
+	return ctx
+}
+
+// socketAddress is who opened the TCP connection of a request. It decides whether headers of a front end are believed;
+// the address that a PROXY header tells does not.
+func socketAddress(r *http.Request) netip.Addr {
+	if tcp, ok := r.Context().Value(socketAddressKey{}).(*net.TCPAddr); ok {
+		return tcp.AddrPort().Addr().Unmap()
+	}
+	observed, err := netip.ParseAddrPort(r.RemoteAddr)
+	if err != nil {
+		return netip.Addr{}
+	}
+	return observed.Addr().Unmap()
 }
 
 // listener is what the HTTP layer accepts from: TLS over the configured listener, or that listener itself.

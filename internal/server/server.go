@@ -31,7 +31,6 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -98,6 +97,9 @@ type Config struct {
 	MaxPushBytes int
 	// Registrations limits how fast unknown clients may register.
 	Registrations RegistrationLimits
+
+	// Ready, when set, is called once, when clients are served from now on.
+	Ready func()
 
 	// Registerer takes the metrics; nil means none.
 	Registerer prometheus.Registerer
@@ -180,6 +182,7 @@ func durationOr(d, otherwise time.Duration) time.Duration {
 func (s *Server) Run(ctx context.Context) error {
 	if err := s.prepare(ctx); err != nil {
 		s.closeBatchers()
+		_ = s.cfg.Listener.Close()
 		return fmt.Errorf("server: %w", err)
 	}
 	loops, stopLoops := context.WithCancel(context.WithoutCancel(ctx))
@@ -194,6 +197,9 @@ func (s *Server) Run(ctx context.Context) error {
 	served := make(chan error, 1)
 	web := s.httpServer()
 	go func() { served <- web.Serve(s.listener()) }()
+	if s.cfg.Ready != nil {
+		s.cfg.Ready()
+	}
 
 	var err error
 	select {
@@ -233,12 +239,3 @@ func (s *Server) Draining() bool { return s.draining.Load() }
 
 // Sessions is the number of live sessions.
 func (s *Server) Sessions() int { return s.registry.len() }
-
-// remoteAddress is the observed address of a request; ok is false when it has no usable form.
-func remoteAddress(r *http.Request) (address netip.AddrPort, ok bool) {
-	address, err := netip.ParseAddrPort(r.RemoteAddr)
-	if err != nil {
-		return netip.AddrPort{}, false
-	}
-	return netip.AddrPortFrom(address.Addr().Unmap(), address.Port()), true
-}
