@@ -3,14 +3,13 @@ package database
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
+	"strconv"
+	"strings"
 
 	"github.com/farspeak/farspeak/db"
 	"github.com/farspeak/farspeak/internal/config"
-	"github.com/farspeak/farspeak/internal/store"
-	"github.com/farspeak/farspeak/internal/store/mysql"
 	"github.com/farspeak/farspeak/internal/store/sqlbase"
 	"github.com/farspeak/farspeak/internal/store/sqlite"
 )
@@ -28,7 +27,7 @@ func (s Schema) IsUsable() bool { return s.Version >= db.OldestVersion && s.Vers
 func ReadSchema(ctx context.Context, cfg config.Store) (Schema, error) {
 	if cfg.Dialect == config.SQLite {
 		if _, err := os.Stat(cfg.Path); errors.Is(err, fs.ErrNotExist) {
-			return newestOnly(ctx)
+			return Schema{Newest: newestMigration(db.SQLite())}, nil // opening would make the file
 		}
 	}
 	opened, err := openUnchanged(ctx, cfg)
@@ -37,6 +36,29 @@ func ReadSchema(ctx context.Context, cfg config.Store) (Schema, error) {
 	}
 	found, newest, err := opened.SchemaVersion(ctx)
 	return Schema{found, newest}, errors.Join(err, opened.Close())
+}
+
+func openUnchanged(ctx context.Context, cfg config.Store) (*sqlbase.Store, error) {
+	if cfg.Dialect == config.MySQL {
+		return Open(ctx, cfg, Options{})
+	}
+	return sqlite.Open(ctx, sqlite.Config{Path: cfg.Path, KeepSchema: true})
+}
+
+// newestMigration is the largest number at the beginning of a file name.
+func newestMigration(migrations fs.FS) int64 {
+	names, err := fs.Glob(migrations, "*.sql")
+	if err != nil {
+		panic(err) // the pattern is good
+	}
+	var newest int64
+	for _, name := range names {
+		digits, _, _ := strings.Cut(name, "_")
+		if n, err := strconv.ParseInt(digits, 10, 64); err == nil {
+			newest = max(newest, n)
+		}
+	}
+	return newest
 }
 
 // Migrate brings the schema of the configured database to the newest version. It has to be allowed to change tables.

@@ -41,6 +41,17 @@ func (s *Store) CheckSchema(ctx context.Context) (err error) {
 	return nil
 }
 
+// SchemaVersion returns the version of the database's schema, 0 when it has none, and the newest that this code knows.
+func (s *Store) SchemaVersion(ctx context.Context) (found, newest int64, err error) {
+	defer s.op("SchemaVersion", &err)()
+	provider, err := s.migrations()
+	if err != nil {
+		return 0, 0, err
+	}
+	found, err = s.schemaVersion(ctx)
+	return found, newestVersion(provider), err
+}
+
 // Migrate brings the schema to the newest version and returns the names of the migrations that it applied.
 func (s *Store) Migrate(ctx context.Context) (applied []string, err error) {
 	defer s.op("Migrate", &err)()

@@ -42,6 +42,8 @@ type Config struct {
 	// Path of the database file. Its directory must exist; the file is made when it is missing, readable by its owner
 	// only.
 	Path string
+	// KeepSchema leaves the schema as it is, for those who only want to look at its version.
+	KeepSchema bool
 	// MaxPendingPerClient, MaxFetchBytes and Registerer are as in sqlbase.Config.
 	MaxPendingPerClient uint64
 	MaxFetchBytes       int
@@ -71,6 +73,9 @@ func Open(ctx context.Context, cfg Config) (*sqlbase.Store, error) {
 	})
 	if err != nil {
 		return nil, errors.Join(err, writer.Close(), reader.Close())
+	}
+	if cfg.KeepSchema {
+		return s, nil
 	}
 	if err := migrate(ctx, s, path); err != nil {
 		return nil, errors.Join(fmt.Errorf("sqlite_database_path %s: %w", path, err), s.Close())

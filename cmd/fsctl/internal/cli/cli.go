@@ -70,7 +70,8 @@ func (a *app) root(version string) *cobra.Command {
 	root := &cobra.Command{
 		Use:   "fsctl",
 		Short: "Operate a Farspeak installation",
-		Long: `fsctl makes the configuration of a Farspeak installation and talks to a running fs-admin: clients, messages, broadcasts, files, servers, backlogs and dead letters.
+		Long: `fsctl makes the configuration of a Farspeak installation, migrates its database, and talks to a running
+fs-admin: clients, messages, broadcasts, files, servers, backlogs and dead letters.
 
 Exit codes: 0 all done, 1 something failed, 2 the command line is wrong.`,
 		Version:       version,
@@ -89,7 +90,7 @@ Exit codes: 0 all done, 1 something failed, 2 the command line is wrong.`,
 	root.PersistentFlags().StringVarP(&a.output, "output", "o", "table", "how to print results: table or json")
 	complete(root, "output", render.Formats...)
 	root.AddCommand(
-		a.configCommand(),
+		a.configCommand(), a.migrateCommand(),
 		a.clientCommand(), a.messageCommand(), a.broadcastCommand(), a.fileCommand(),
 		a.serverCommand(), a.backlogCommand(), a.deadletterCommand(),
 	)

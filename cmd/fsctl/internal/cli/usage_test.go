@@ -38,6 +38,7 @@ func TestUsageErrors(t *testing.T) {
 		"config without file":   {[]string{"config", "generate"}, `"config" not set`},
 		"check of nothing":      {[]string{"config", "check"}, "components_config client_config"},
 		"services alone":        {[]string{"config", "check", "--client_config", "f", "--services_config", "f"}, "needs --components_config"},
+		"migrate without file":  {[]string{"migrate"}, `"components_config" not set`},
 		"words after the flags": {[]string{"server", "list", "x"}, "unknown command"},
 	} {
 		t.Run(name, func(t *testing.T) {
