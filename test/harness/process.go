@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -59,15 +60,23 @@ func (p *Process) run() {
 	p.command.Stdout, p.command.Stderr = log, log
 	p.command.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	p.expect.Store(false)
-	if err := p.command.Start(); err != nil {
-		p.tb.Fatalf("%s: %v", p.Name, err)
-	}
 	ended := make(chan struct{})
 	p.ended = ended
+	started := make(chan error, 1)
 	go func() { // ends with the process, which cleanUp waits for
-		p.err = p.command.Wait()
+		// The kernel ties the child's life to the thread that started it, so that thread must stay.
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		err := p.command.Start()
+		started <- err
+		if err == nil {
+			p.err = p.command.Wait()
+		}
 		close(ended)
 	}()
+	if err := <-started; err != nil {
+		p.tb.Fatalf("%s: %v", p.Name, err)
+	}
 }
 
 // PID is the process's ID.

@@ -49,7 +49,7 @@ func (p *Programs) Path(tb testing.TB, name string) string {
 
 func build(path, name string) error {
 	args := []string{"build", "-o", path}
-	if raceEnabled {
+	if RaceEnabled {
 		args = append(args, "-race")
 	}
 	command := exec.Command("go", append(args, "./cmd/"+name)...)

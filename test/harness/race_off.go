@@ -2,4 +2,5 @@
 
 package harness
 
-const raceEnabled = false
+// RaceEnabled says whether the test, and so the daemons, run with the race detector.
+const RaceEnabled = false

@@ -2,4 +2,5 @@
 
 package harness
 
-const raceEnabled = true
+// RaceEnabled says whether the test, and so the daemons, run with the race detector.
+const RaceEnabled = true

@@ -112,24 +112,33 @@ func (w *recordWriter) writeRaw(parts ...[]byte) error {
 	return nil
 }
 
-// readContact reads one record of a server.
-func readContact(r *bufio.Reader) (*fspb.ContactData, error) {
+// ReadContact reads one record of a server.
+func ReadContact(r *bufio.Reader) (*fspb.ContactData, error) {
+	record, err := ReadRecord(r)
+	if err != nil {
+		return nil, err
+	}
+	contact := &fspb.ContactData{}
+	if err := proto.Unmarshal(record, contact); err != nil {
+		return nil, fmt.Errorf("record of %d bytes: %w", len(record), err)
+	}
+	return contact, nil
+}
+
+// ReadRecord reads the bytes of one record. io.EOF means that the stream ended before it.
+func ReadRecord(r *bufio.Reader) ([]byte, error) {
 	size, err := readVarint(r)
 	if err != nil {
 		return nil, err
 	}
 	if size > maxServerRecord {
-		return nil, fmt.Errorf("the server announces a record of %d bytes", size)
+		return nil, fmt.Errorf("a record of %d bytes is announced", size)
 	}
 	var body bytes.Buffer
 	if _, err := io.CopyN(&body, r, int64(size)); err != nil {
 		return nil, fmt.Errorf("record of %d bytes: %w", size, noEOF(err))
 	}
-	contact := &fspb.ContactData{}
-	if err := proto.Unmarshal(body.Bytes(), contact); err != nil {
-		return nil, fmt.Errorf("record of %d bytes: %w", size, err)
-	}
-	return contact, nil
+	return body.Bytes(), nil
 }
 
 func noEOF(err error) error {

@@ -153,7 +153,7 @@ func (s *Session) Receive() (*fspb.ContactData, error) {
 			return nil, err
 		}
 	}
-	return readContact(s.body)
+	return ReadContact(s.body)
 }
 
 func (s *Session) receiveWithin(d time.Duration) (*fspb.ContactData, error) {
