@@ -17,7 +17,7 @@ import (
 // offer assigns to a session the broadcasts that it was not offered yet, and pushes what it gets.
 func (b *broadcasts) offer(n *session) {
 	n.mu.Lock()
-	if n.silent || n.blacklisted {
+	if n.opening || n.silent || n.blacklisted {
 		n.mu.Unlock()
 		return
 	}
@@ -64,7 +64,7 @@ func (b *broadcasts) catchUp() {
 func (n *session) fits(a *activeBroadcast) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return !n.silent && !n.blacklisted && a.fitsLabels(n.labels) && !a.knownTo(n.id)
+	return !n.opening && !n.silent && !n.blacklisted && a.fitsLabels(n.labels) && !a.knownTo(n.id)
 }
 
 // pushBroadcasts sends instances of broadcasts. They need no tokens; their attempt is recorded already, so that they come
@@ -108,8 +108,9 @@ func (s *Server) Blacklisted(ids []identity.ClientID) {
 // blacklist ends ordinary pushes to the session and asks the client, once, to take a new key.
 func (n *session) blacklist() {
 	n.mu.Lock()
-	told := n.rekeyed || n.silent
-	n.blacklisted, n.rekeyed = true, true
+	n.blacklisted = true
+	told := n.rekeyed || n.silent || n.opening // opened does it in the end
+	n.rekeyed = n.rekeyed || !n.opening
 	n.mu.Unlock()
 	if told {
 		return

@@ -49,14 +49,16 @@ type session struct {
 
 	// Guarded by mu.
 	mu          sync.Mutex
+	opening     bool // record 0 was not answered yet: nothing may be pushed before
 	phase       fetchPhase
 	again       bool // marked while a fetch was under way
 	starved     bool // the last fetch left messages behind for want of tokens
 	silent      bool // no more pushes: replaced, told to leave, or over
 	blacklisted bool
 	rekeyed     bool // the rekey request of this session was sent
-	seen        uint64
+	seen        uint64 // number of the last broadcast that it was offered
 	labels      []store.Label
+	first       []*store.PendingMessage // went along with record 0; their attempts are still to be recorded
 	tokens      wire.Tokens
 }
 
@@ -131,7 +133,7 @@ func (s *Server) refuseStream(err error, address string, o *pollObservation, ans
 
 // serveStream runs one session from its first byte to its end.
 func (s *Server) serveStream(transport stream, encoding wire.Encoding, p peer, o *pollObservation) {
-	n := &session{server: s, id: p.ID, stream: transport, address: p.address, phase: fetchBusy}
+	n := &session{server: s, id: p.ID, stream: transport, address: p.address, opening: true, phase: fetchBusy}
 	defer n.containPanic()
 	s.expiry.addOpening(n)
 	defer s.expiry.remove(n)
@@ -220,21 +222,28 @@ func (n *session) open(reader *wire.RecordReader, p peer, o *pollObservation) er
 	return nil
 }
 
-// admit records the contact, takes the messages of record 0 and answers it.
+// admit records the contact, takes the messages of record 0 and answers it. The session is in the registry before its
+// queue is read, so that whatever arrives in between marks it.
 func (n *session) admit(ctx context.Context, p peer, rec record, o *pollObservation) error {
-	if n.server.Draining() {
+	s := n.server
+	if s.Draining() {
 		return notReady(http.StatusServiceUnavailable)
 	}
-	client, nonce, err := n.server.recordContact(ctx, p, rec, n.server.cfg.Address)
+	client, nonce, err := s.recordContact(ctx, p, rec, s.cfg.Address)
 	if err != nil {
 		return err
 	}
 	n.nonce, n.labels, n.blacklisted = nonce, client.Labels, client.Blacklisted
 	n.tokens.Start(rec.data.AllowedMessages)
-	if err := n.server.ingest(ctx, n.sender(), rec); err != nil {
+	if err := s.ingest(ctx, n.sender(), rec); err != nil {
 		return failed("the messages cannot be processed", err)
 	}
+	if replaced := s.registry.add(n); replaced != nil {
+		replaced.silence()
+		s.metrics.replaced.Inc()
+	}
 	if err := n.answer(ctx, o); err != nil {
+		s.registry.remove(n)
 		return fmt.Errorf("%w: %w", errPeerGone, err)
 	}
 	return nil
@@ -257,21 +266,16 @@ func (n *session) sender() sender {
 	return sender{id: n.id, labels: n.labels, blacklisted: n.blacklisted}
 }
 
-// serve is a session after its first exchange: it joins the registry, reads until the end, and leaves.
+// serve is a session after its first exchange: it takes pushes from now on, reads until the end, and leaves.
 func (n *session) serve(source *pacedReader, reader *wire.RecordReader) {
 	s := n.server
 	defer s.letGo(n.id)
-	if replaced := s.registry.add(n); replaced != nil {
-		replaced.silence()
-		s.metrics.replaced.Inc()
-	}
 	defer s.registry.remove(n)
 	s.expiry.live(n, s.lifetime())
 	if s.Draining() { // it opened while the others were told
 		s.pushes.Go(n.leave)
 	}
-	n.finishFetch(true) // what came between the first read and the registration has nobody else to see it
-	s.broadcasts.offer(n)
+	n.opened()
 
 	err := n.readRecords(source, reader)
 	n.silence()
@@ -283,6 +287,28 @@ func (n *session) serve(source *pacedReader, reader *wire.RecordReader) {
 		glog.V(1).Infof("session of client %s at %s: %v", n.id, n.address, err)
 		n.stream.abort()
 	}
+}
+
+// opened lets pushes through, and catches up with what came while the session was opening.
+func (n *session) opened() {
+	n.mu.Lock()
+	n.opening = false
+	refused := n.blacklisted && !n.rekeyed
+	first := n.first
+	n.first = nil
+	n.mu.Unlock()
+	if refused {
+		n.server.pushes.Go(n.blacklist)
+	}
+	if len(first) == 0 {
+		n.finishFetch(false)
+	} else {
+		n.server.pushes.Go(func() {
+			n.recordAttempts(first)
+			n.finishFetch(false)
+		})
+	}
+	n.server.broadcasts.offer(n)
 }
 
 // silence ends all pushes to the session; records are still read and acknowledged.

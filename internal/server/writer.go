@@ -28,26 +28,34 @@ func (n *session) answer(ctx context.Context, o *pollObservation) error {
 	o.writing(len(body))
 	err = n.write(len(body)+recordOverhead, func(dst []byte) []byte { return wire.AppendRecord(dst, body) })
 	o.done(200)
-	if err != nil || n.blacklisted {
-		return err
-	}
 	n.server.metrics.sent(messages)
-	return n.server.handedOut(ctx, messages)
+	return err
 }
 
-// firstMessages is what goes along with record 0. Nobody else knows the session yet, so its fields need no lock.
+// firstMessages is what goes along with record 0.
 func (n *session) firstMessages(ctx context.Context) []*store.PendingMessage {
-	if n.blacklisted {
-		n.rekeyed = true
+	n.mu.Lock()
+	refused := n.blacklisted
+	n.rekeyed = refused
+	n.mu.Unlock()
+	if refused {
 		return []*store.PendingMessage{n.server.rekeyRequest(ctx, n.id)}
 	}
 	due, err := n.server.fetches.Do(ctx, n)
-	if err != nil || due == nil {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if err != nil {
+		n.again = true
+	}
+	if due == nil {
 		return nil
 	}
-	taken, left := takeTokens(&n.tokens, due.Messages)
+	fit := due.Messages[:fitting(due.Messages, n.server.cfg.MaxPushBytes)]
+	taken, left := takeTokens(&n.tokens, fit)
 	n.starved = n.starved || left
-	return taken[:fitting(taken, n.server.cfg.MaxPushBytes)]
+	n.again = n.again || left || due.More || len(fit) < len(due.Messages)
+	n.first = taken
+	return taken
 }
 
 // acknowledge tells the client that its record with this index is done. Acknowledgements go alone, like all records of the
