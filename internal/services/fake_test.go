@@ -1,0 +1,457 @@
+package services_test
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/farspeak/farspeak/internal/identity"
+	"github.com/farspeak/farspeak/internal/services"
+	"github.com/farspeak/farspeak/internal/store"
+	fspb "github.com/farspeak/farspeak/proto/fleetspeak"
+)
+
+var errDown = fmt.Errorf("fake: %w", store.ErrUnavailable)
+
+// fakeStore keeps what a store would, by the clock of the test. Its fields may be changed while nothing uses it.
+type fakeStore struct {
+	mu sync.Mutex
+
+	down      bool // every call fails
+	downFor   map[string]bool
+	max       int // largest serialized message; 0 means any
+	clients   map[identity.ClientID]*store.Client
+	rows      map[identity.MessageID]*row
+	results   map[identity.MessageID]store.ServiceResult
+	dead      map[identity.MessageID]store.ServiceResult
+	acks      []store.Ack
+	ackAnswer func(store.Ack) error
+	infos     []store.ClientInfo
+	usage     []store.ResourceUsage
+	calls     map[string]int
+	released  []string
+}
+
+// row is a message of the backlog.
+type row struct {
+	store.BacklogMessage
+	due   time.Time
+	owner string
+}
+
+func newFakeStore() *fakeStore {
+	return &fakeStore{
+		downFor: map[string]bool{},
+		clients: map[identity.ClientID]*store.Client{},
+		rows:    map[identity.MessageID]*row{},
+		results: map[identity.MessageID]store.ServiceResult{},
+		dead:    map[identity.MessageID]store.ServiceResult{},
+		calls:   map[string]int{},
+	}
+}
+
+// enter begins a method; the returned function ends it.
+func (f *fakeStore) enter(method string) (func(), error) {
+	f.mu.Lock()
+	f.calls[method]++
+	if f.down || f.downFor[method] {
+		f.mu.Unlock()
+		return nil, errDown
+	}
+	return f.mu.Unlock, nil
+}
+
+func (f *fakeStore) fits(m *fspb.Message) error {
+	if f.max > 0 && proto.Size(m) > f.max {
+		return fmt.Errorf("fake: %w: too large", store.ErrInvalid)
+	}
+	return nil
+}
+
+func (f *fakeStore) AddBacklog(_ context.Context, messages []store.BacklogMessage, dueIn time.Duration, max uint64) ([]error, error) {
+	leave, err := f.enter("AddBacklog")
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
+	errs := make([]error, len(messages))
+	for i, m := range messages {
+		_, known := f.results[m.ID]
+		switch _, waits := f.rows[m.ID]; {
+		case f.fits(m.Message) != nil:
+			errs[i] = f.fits(m.Message)
+		case known || waits:
+		case max > 0 && len(f.rows) >= int(max):
+			errs[i] = store.ErrQueueFull
+		default:
+			m.Message = proto.CloneOf(m.Message)
+			f.rows[m.ID] = &row{BacklogMessage: m, due: time.Now().Add(dueIn)}
+		}
+	}
+	return errs, nil
+}
+
+func (f *fakeStore) ClaimBacklog(_ context.Context, owner string, names []string, limit int, lease time.Duration) ([]store.BacklogMessage, error) {
+	leave, err := f.enter("ClaimBacklog")
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
+	var due []*row
+	for _, r := range f.rows {
+		if slices.Contains(names, r.Service) && !r.due.After(time.Now()) {
+			due = append(due, r)
+		}
+	}
+	slices.SortFunc(due, func(a, b *row) int {
+		return cmp.Or(a.due.Compare(b.due), bytes.Compare(a.ID[:], b.ID[:]))
+	})
+	var claimed []store.BacklogMessage
+	for _, r := range due[:min(limit, len(due))] {
+		m := r.BacklogMessage
+		m.Message = proto.CloneOf(m.Message)
+		claimed = append(claimed, m)
+		r.Attempts, r.due, r.owner = r.Attempts+1, time.Now().Add(lease), owner
+	}
+	return claimed, nil
+}
+
+func (f *fakeStore) FinishBacklog(_ context.Context, owner string, outcomes []store.BacklogOutcome) error {
+	leave, err := f.enter("FinishBacklog")
+	if err != nil {
+		return err
+	}
+	defer leave()
+	for _, o := range outcomes {
+		r := f.rows[o.ID]
+		if r == nil || r.owner != owner {
+			continue
+		}
+		result := store.ServiceResult{ID: o.ID, Message: r.Message, Service: o.Service, Failed: o.Dead, Reason: o.Reason}
+		switch {
+		case o.Dead:
+			f.results[o.ID], f.dead[o.ID] = result, result
+			delete(f.rows, o.ID)
+		case o.Done:
+			if o.Keep {
+				f.results[o.ID] = result
+			}
+			delete(f.rows, o.ID)
+		default:
+			r.owner, r.due = "", time.Now().Add(o.RetryIn)
+		}
+	}
+	return nil
+}
+
+func (f *fakeStore) ReleaseBacklog(_ context.Context, owner string) error {
+	leave, err := f.enter("ReleaseBacklog")
+	if err != nil {
+		return err
+	}
+	defer leave()
+	f.released = append(f.released, owner)
+	for _, r := range f.rows {
+		if r.owner == owner {
+			r.owner, r.due = "", time.Now()
+		}
+	}
+	return nil
+}
+
+func (f *fakeStore) BacklogStatus(context.Context) ([]store.BacklogStatus, error) {
+	leave, err := f.enter("BacklogStatus")
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
+	sums := map[string]store.BacklogStatus{}
+	for _, r := range f.rows {
+		s := sums[r.Service]
+		sums[r.Service] = store.BacklogStatus{Service: r.Service, Depth: s.Depth + 1, Bytes: s.Bytes + int64(proto.Size(r.Message)), Oldest: time.Minute}
+	}
+	var list []store.BacklogStatus
+	for _, s := range sums {
+		list = append(list, s)
+	}
+	return list, nil
+}
+
+func (f *fakeStore) RecordServiceResults(_ context.Context, results []store.ServiceResult) error {
+	leave, err := f.enter("RecordServiceResults")
+	if err != nil {
+		return err
+	}
+	defer leave()
+	for _, r := range results {
+		if err := f.fits(r.Message); err != nil {
+			return err
+		}
+	}
+	for _, r := range results {
+		f.results[r.ID] = r
+		if r.Failed {
+			f.dead[r.ID] = r
+		}
+	}
+	return nil
+}
+
+func (f *fakeStore) GetClients(_ context.Context, ids []identity.ClientID) (map[identity.ClientID]*store.Client, error) {
+	leave, err := f.enter("GetClients")
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
+	found := map[identity.ClientID]*store.Client{}
+	for _, id := range ids {
+		if c := f.clients[id]; c != nil {
+			found[id] = c
+		}
+	}
+	return found, nil
+}
+
+func (f *fakeStore) SetClientInfo(_ context.Context, infos []store.ClientInfo) ([]error, error) {
+	leave, err := f.enter("SetClientInfo")
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
+	errs := make([]error, len(infos))
+	for i, info := range infos {
+		if f.clients[info.ClientID] == nil {
+			errs[i] = store.ErrUnknownClient
+			continue
+		}
+		f.infos = append(f.infos, info)
+	}
+	return errs, nil
+}
+
+func (f *fakeStore) AckMessages(_ context.Context, acks []store.Ack) ([]error, error) {
+	leave, err := f.enter("AckMessages")
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
+	errs := make([]error, len(acks))
+	for i, a := range acks {
+		if f.ackAnswer != nil {
+			errs[i] = f.ackAnswer(a)
+		}
+		if errs[i] == nil {
+			f.acks = append(f.acks, a)
+		}
+	}
+	return errs, nil
+}
+
+func (f *fakeStore) AddResourceUsage(_ context.Context, records []store.ResourceUsage) ([]error, error) {
+	leave, err := f.enter("AddResourceUsage")
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
+	errs := make([]error, len(records))
+	for i, r := range records {
+		if f.clients[r.ClientID] == nil {
+			errs[i] = store.ErrUnknownClient
+			continue
+		}
+		f.usage = append(f.usage, r)
+	}
+	return errs, nil
+}
+
+// touched returns how often the store was called, measurements aside.
+func (f *fakeStore) touched() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	n := 0
+	for method, calls := range f.calls {
+		if method != "BacklogStatus" {
+			n += calls
+		}
+	}
+	return n
+}
+
+// set changes the store while it is in use.
+func (f *fakeStore) set(change func()) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	change()
+}
+
+// counts returns the sizes of backlog and dead letters.
+func (f *fakeStore) counts() (waiting, dead int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return len(f.rows), len(f.dead)
+}
+
+// fakeService answers as the test says and counts.
+type fakeService struct {
+	mu      sync.Mutex
+	answer  func(ctx context.Context, m *fspb.Message) error
+	order   []string       // source message IDs, in order of arrival
+	taken   map[string]int // how often each was taken
+	running int
+	most    int // at once
+	closed  int
+}
+
+func newFakeService(answer func(context.Context, *fspb.Message) error) *fakeService {
+	return &fakeService{answer: answer, taken: map[string]int{}}
+}
+
+func (s *fakeService) Process(ctx context.Context, m *fspb.Message) error {
+	s.mu.Lock()
+	s.running++
+	s.most = max(s.most, s.running)
+	s.order = append(s.order, string(m.SourceMessageId))
+	answer := s.answer
+	s.mu.Unlock()
+	defer func() {
+		s.mu.Lock()
+		s.running--
+		s.mu.Unlock()
+	}()
+	if answer != nil {
+		if err := answer(ctx, m); err != nil {
+			return err
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.taken[string(m.SourceMessageId)]++
+	return nil
+}
+
+func (s *fakeService) Close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closed++
+	return nil
+}
+
+func (s *fakeService) become(answer func(context.Context, *fspb.Message) error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.answer = answer
+}
+
+// tried returns how often Process was called.
+func (s *fakeService) tried() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.order)
+}
+
+// takenOnce returns how many messages were taken; it fails the test when one was taken more than once.
+func (s *fakeService) takenOnce(t *testing.T) int {
+	t.Helper()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for id, n := range s.taken {
+		if n != 1 {
+			t.Errorf("message %s was taken %d times", id, n)
+		}
+	}
+	return len(s.taken)
+}
+
+var (
+	clientA  = identity.ClientID{1, 2, 3, 4, 5, 6, 7, 8}
+	clientB  = identity.ClientID{8, 7, 6, 5, 4, 3, 2, 1}
+	errNever = errors.New("this never works")
+	errFlaky = errors.New("not now")
+)
+
+// message returns message n of a client to a service, as the session code hands it in.
+func message(client identity.ClientID, service string, n int) *fspb.Message {
+	data, err := anypb.New(wrapperspb.String(fmt.Sprint("payload ", n)))
+	if err != nil {
+		panic(err)
+	}
+	source := []byte(fmt.Sprint(service, "-", n))
+	return &fspb.Message{
+		MessageId:       identity.MessageIDFor(client, "Agent", source).Bytes(),
+		Source:          &fspb.Address{ClientId: client.Bytes(), ServiceName: "Agent"},
+		SourceMessageId: source,
+		Destination:     &fspb.Address{ServiceName: service},
+		MessageType:     "Report",
+		CreationTime:    timestamppb.New(time.Date(2026, 7, 1, 0, 0, n, 0, time.UTC)),
+		Data:            data,
+	}
+}
+
+// batchOf returns n messages of clientA to a service.
+func batchOf(service string, n int) services.Batch {
+	b := services.Batch{ClientID: clientA}
+	for i := range n {
+		b.Messages = append(b.Messages, message(clientA, service, i))
+	}
+	return b
+}
+
+// newManager makes a Manager on a store and closes it at the end of the test.
+func newManager(t testing.TB, cfg services.Config) *services.Manager {
+	t.Helper()
+	if cfg.ServerID == "" {
+		cfg.ServerID = "server-1"
+	}
+	m, err := services.New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := m.Close(context.Background()); err != nil {
+			t.Error(err)
+		}
+	})
+	return m
+}
+
+// running runs the backlog until the returned function is called, or the test ends.
+func running(t testing.TB, m *services.Manager) (stop func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- m.Run(ctx) }()
+	var once sync.Once
+	stop = func() {
+		once.Do(func() {
+			cancel()
+			if err := <-ended; err != nil {
+				t.Errorf("Run: %v", err)
+			}
+		})
+	}
+	t.Cleanup(stop)
+	return stop
+}
+
+// one is the Spec of a service made by the test.
+func one(name string, s services.Service) []services.Spec {
+	return []services.Spec{{Name: name, Service: s}}
+}
+
+// pass lets time pass in a bubble, and what it brings about happen.
+func pass(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
+}
