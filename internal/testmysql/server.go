@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -163,13 +164,24 @@ func (s *Server) command() *exec.Cmd {
 	return exec.Command("mariadbd", append(args, s.cfg.Args...)...)
 }
 
+// The port is taken from below the kernel's own choice for outgoing connections, so that none of them, nor a client that
+// dials the stopped server, sits on it when the server is to come back.
+const (
+	firstPort = 10000
+	portRange = 8000
+	portTries = 100
+)
+
 func freeAddress() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", fmt.Errorf("testmysql: %w", err)
+	var err error
+	for range portTries {
+		address := net.JoinHostPort("127.0.0.1", strconv.Itoa(firstPort+rand.IntN(portRange)))
+		var l net.Listener
+		if l, err = net.Listen("tcp", address); err == nil {
+			return address, l.Close()
+		}
 	}
-	port := l.Addr().(*net.TCPAddr).Port
-	return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)), l.Close()
+	return "", fmt.Errorf("testmysql: no free port: %w", err)
 }
 
 // waitReady asks the server until it answers.
