@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/golang/glog"
+
+	"github.com/farspeak/farspeak/internal/limit"
 )
 
 // Limits of the HTTP layer. Bodies have deadlines of their own, set by the handlers: a session lives longer than any poll.
@@ -31,6 +33,14 @@ func (s *Server) httpServer() *http.Server {
 		ErrorLog:          log.New(peerNoise{s.metrics}, "", 0),
 		BaseContext:       func(net.Listener) context.Context { return s.life },
 		ConnContext:       withSocketAddress,
+		ConnState:         established,
+	}
+}
+
+// established tells the limits that a connection got as far as a request, so that it need not make room for new ones.
+func established(conn net.Conn, state http.ConnState) {
+	if state == http.StateActive {
+		_ = limit.Established(conn) // fails only where no limits are configured
 	}
 }
 

@@ -55,7 +55,7 @@ type session struct {
 	starved     bool // the last fetch left messages behind for want of tokens
 	silent      bool // no more pushes: replaced, told to leave, or over
 	blacklisted bool
-	rekeyed     bool // the rekey request of this session was sent
+	rekeyed     bool   // the rekey request of this session was sent
 	seen        uint64 // number of the last broadcast that it was offered
 	labels      []store.Label
 	first       []*store.PendingMessage // went along with record 0; their attempts are still to be recorded

@@ -2,6 +2,7 @@ package server
 
 import (
 	"bufio"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -131,7 +132,7 @@ func (s *http1Stream) finish() {
 
 // abort closes the connection below TLS, which would try to say goodbye to a peer that may not listen.
 func (s *http1Stream) abort() {
-	if secured, ok := s.conn.(interface{ NetConn() net.Conn }); ok {
+	if secured, ok := s.conn.(*tls.Conn); ok {
 		_ = secured.NetConn().Close()
 		return
 	}
