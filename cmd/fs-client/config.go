@@ -1,0 +1,80 @@
+package main
+
+import (
+	"errors"
+
+	"github.com/golang/glog"
+
+	"github.com/farspeak/farspeak/internal/agent"
+	"github.com/farspeak/farspeak/internal/agent/service"
+	"github.com/farspeak/farspeak/internal/config/agentconfig"
+	"github.com/farspeak/farspeak/internal/daemon/run"
+)
+
+// newAgent makes an agent of the files.
+func newAgent(o *options, stalled func()) (*agent.Agent, error) {
+	file, err := agentconfig.Client(o.config)
+	if err != nil {
+		return nil, err
+	}
+	for _, warning := range file.Warnings {
+		glog.Warning(warning)
+	}
+	cfg, err := agentConfig(file)
+	if err != nil {
+		return nil, err
+	}
+	cfg.Stalled = stalled
+	return agent.New(cfg)
+}
+
+// agentConfig maps the files onto the agent's configuration.
+func agentConfig(file *agentconfig.Config) (agent.Config, error) {
+	if file.RegistryKey != "" {
+		return agent.Config{}, errors.New("registry_handler: this build keeps its state in files only, use filesystem_handler")
+	}
+	communicator, err := agentconfig.ReadCommunicator(file.Directory)
+	if err != nil {
+		glog.Warningf("%v; the defaults are used", err)
+	}
+	return agent.Config{
+		Link:      linkConfig(file, communicator),
+		Labels:    file.Labels,
+		StateFile: file.StateFile,
+		Services:  installations(file.Directory),
+		Factories: service.Standard(),
+	}, nil
+}
+
+func linkConfig(file *agentconfig.Config, c agentconfig.Communicator) agent.LinkConfig {
+	return agent.LinkConfig{
+		DialConfig: agent.DialConfig{
+			Roots:             file.TrustedCerts,
+			ServerName:        file.ServerName,
+			Proxy:             file.Proxy,
+			CertificateHeader: file.CertificateHeader,
+			PreferHTTP2:       c.PreferHTTP2,
+		},
+		Version:         run.ReadBuild().Version,
+		Servers:         file.Servers,
+		Streaming:       file.Streaming,
+		Deflate:         c.Compress,
+		MaxPollDelay:    c.MaxPollDelay,
+		MaxBufferDelay:  c.MaxBufferDelay,
+		MaxFailureDelay: c.MinFailureDelay,
+		LonelyLimit:     c.FailureSuicideTime,
+	}
+}
+
+// installations reads the services of the configuration directory. What cannot be used is left out with a warning.
+func installations(directory string) []agent.Installation {
+	services, problems := agentconfig.ReadServices(directory)
+	for _, problem := range problems {
+		glog.Warning(problem)
+	}
+	var out []agent.Installation
+	for _, s := range services {
+		out = append(out, agent.Installation{Config: s.Config, Signature: s.Signature, Origin: s.Path})
+	}
+	return out
+}

@@ -1,0 +1,48 @@
+// Command fs-client is the agent: it keeps a machine in touch with its fs-servers and runs the machine's services.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"os"
+
+	"github.com/farspeak/farspeak/internal/config/agentconfig"
+	"github.com/farspeak/farspeak/internal/daemon/run"
+)
+
+func main() {
+	var o options
+	flag.StringVar(&o.config, "config", "", "client configuration `file`, required")
+	flag.BoolVar(&o.check, "check_config", false, "check the configuration and the files of its directory, and exit")
+	flag.StringVar(&o.profileDir, "profile_dir", os.TempDir(), "`directory` for profiles and goroutine dumps")
+	flag.BoolVar(&o.stdForward, "std_forward", false, "attach child processes to the agent's own standard streams; for tests")
+	p := newProcess(&o)
+	os.Exit(run.Main(run.Program{
+		Name:   "fs-client",
+		About:  "fs-client keeps a machine in touch with its fs-servers and runs the machine's services.",
+		Serve:  p.serve,
+		Hangup: p.hangup,
+	}, os.Args[1:]))
+}
+
+// options are the command line.
+type options struct {
+	config     string
+	check      bool
+	profileDir string
+	stdForward bool
+}
+
+// serve runs the process.
+func (p *process) serve(ctx context.Context) error {
+	if p.options.config == "" {
+		return errors.New("--config is missing: name the client configuration file")
+	}
+	if p.options.check {
+		return agentconfig.CheckFiles(os.Stdout, p.options.config)
+	}
+	stop := p.watchProfileSignal()
+	defer stop()
+	return p.superviseInstances(ctx)
+}

@@ -1,0 +1,232 @@
+package agent
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+
+	"github.com/golang/glog"
+
+	"github.com/farspeak/farspeak/internal/identity"
+	fspb "github.com/farspeak/farspeak/proto/fleetspeak"
+)
+
+// Errors of the messages that services send.
+var (
+	ErrNoDestination      = errors.New("the message has no destination service")
+	ErrForeignClient      = errors.New("the message is addressed to another client")
+	ErrReservedService    = errors.New("services may not send to the service \"system\"")
+	ErrServiceUnavailable = errors.New("no such service is installed")
+)
+
+// router brings messages to their services: from the server, and between services of this agent. It never blocks for the
+// server's messages, so that one slow service holds up no other and no acknowledgement (G-38, G-61).
+type router struct {
+	self    func() identity.ClientID
+	reports *reports
+	// beacon holds a token when a service has so many tokens to return that they should not wait for a record.
+	beacon chan struct{}
+
+	mu    sync.Mutex
+	boxes map[string]*inbox // of every service there ever was: names are few
+	open  map[string]bool   // services that are installed
+	seen  *seen
+}
+
+func newRouter(self func() identity.ClientID, reports *reports) *router {
+	return &router{
+		self:    self,
+		reports: reports,
+		beacon:  make(chan struct{}, 1),
+		boxes:   make(map[string]*inbox),
+		open:    make(map[string]bool),
+		seen:    newSeen(),
+	}
+}
+
+// attach makes a name a destination, and returns its inbox, where the messages that came during a restart wait.
+func (r *router) attach(name string) *inbox {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	box, known := r.boxes[name]
+	if !known {
+		box = newInbox()
+		r.boxes[name] = box
+	}
+	r.open[name] = true
+	return box
+}
+
+// detach ends a name as a destination. What is still queued fails.
+func (r *router) detach(ctx context.Context, name string) {
+	r.mu.Lock()
+	box := r.boxes[name]
+	delete(r.open, name)
+	r.mu.Unlock()
+	if box == nil {
+		return
+	}
+	for _, d := range box.drain() {
+		r.settle(ctx, d, fmt.Errorf("%w: %q was removed", ErrServiceUnavailable, name))
+	}
+}
+
+// inboxes returns those of the installed services.
+func (r *router) inboxes() map[string]*inbox {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	out := make(map[string]*inbox, len(r.open))
+	for name := range r.open {
+		out[name] = r.boxes[name]
+	}
+	return out
+}
+
+func (r *router) names() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Sorted(maps.Keys(r.open))
+}
+
+// deliver takes messages from the server, for the client as which the contact was made.
+func (r *router) deliver(client identity.ClientID, messages []*fspb.Message) {
+	for _, m := range messages {
+		if err := r.deliverOne(client, m); err != nil {
+			glog.Warningf("message %x of type %q for service %q is dropped: %v", m.GetMessageId(), m.GetMessageType(),
+				m.GetDestination().GetServiceName(), err)
+		}
+	}
+}
+
+func (r *router) deliverOne(client identity.ClientID, m *fspb.Message) error {
+	id, err := identity.MessageIDFromBytes(m.GetMessageId())
+	if err != nil {
+		return err
+	}
+	if to := m.GetDestination().GetClientId(); !bytes.Equal(to, client.Bytes()) {
+		return fmt.Errorf("it is addressed to client %x, this is %v", to, client)
+	}
+	name := m.Destination.ServiceName
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	box := r.boxes[name]
+	if past, known := r.seen.find(id); known && !id.IsNil() {
+		if box != nil {
+			box.skip()
+		}
+		return r.repeatLocked(id, past)
+	}
+	if !r.open[name] {
+		text := fmt.Sprintf("%v: %q", ErrServiceUnavailable, name)
+		return r.answerLocked(id, outcome{state: outcomeFailed, text: text})
+	}
+	if !box.offer(newDelivery(m, false)) {
+		return errors.New("the service's inbox is full; the server will repeat it")
+	}
+	if !id.IsNil() {
+		r.seen.set(id, outcome{state: outcomePending})
+	}
+	return nil
+}
+
+// repeatLocked answers a message that came before, without having it executed again.
+func (r *router) repeatLocked(id identity.MessageID, past outcome) error {
+	if past.state == outcomePending {
+		return nil // its answer is still to come
+	}
+	return r.answerLocked(id, past)
+}
+
+// answerLocked reports an outcome without waiting: if there is no room, the server's next repeat has another chance.
+func (r *router) answerLocked(id identity.MessageID, o outcome) error {
+	if id.IsNil() {
+		return nil
+	}
+	r.seen.set(id, o)
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel() // do not wait
+	if o.state == outcomeDone {
+		return r.reports.ack(ctx, id)
+	}
+	return r.reports.fail(ctx, id, o.text)
+}
+
+// settle reports what became of a delivered message: to the server, if it came from there with an ID (G-19). It waits for
+// room until ctx ends.
+func (r *router) settle(ctx context.Context, d *delivery, failure error) {
+	id := r.idOf(d)
+	if id.IsNil() {
+		r.reports.wake() // the agent may have a new identity, with no acknowledgement to send about it
+		if failure != nil && !errors.Is(failure, errNoOutcome) {
+			glog.Warningf("message of type %q for service %q failed: %v", d.message.MessageType,
+				d.message.GetDestination().GetServiceName(), failure)
+		}
+		return
+	}
+	var err error
+	switch {
+	case errors.Is(failure, errNoOutcome):
+		return
+	case failure != nil:
+		text := validText(failure.Error(), maxErrorText)
+		r.note(id, outcome{state: outcomeFailed, text: text})
+		err = r.reports.fail(ctx, id, text)
+	default:
+		r.note(id, outcome{state: outcomeDone})
+		err = r.reports.ack(ctx, id)
+	}
+	if err != nil {
+		glog.Warningf("the outcome of message %v is reported when the server repeats it: %v", id, err)
+	}
+}
+
+// unsettle forgets a message whose processing was broken off by a stop, so that a repeat is processed.
+func (r *router) unsettle(d *delivery) {
+	if id := r.idOf(d); !id.IsNil() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.seen.forget(id)
+	}
+}
+
+func (r *router) note(id identity.MessageID, o outcome) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.seen.set(id, o)
+}
+
+// idOf returns the ID under which the server waits for an outcome; local messages have none.
+func (r *router) idOf(d *delivery) identity.MessageID {
+	if d.local {
+		return identity.MessageID{}
+	}
+	id, err := identity.MessageIDFromBytes(d.message.MessageId)
+	if err != nil {
+		return identity.MessageID{} // was checked on arrival
+	}
+	return id
+}
+
+// deliverLocal takes a message from a service of this agent for another one.
+func (r *router) deliverLocal(ctx context.Context, m *fspb.Message) error {
+	name := m.Destination.ServiceName
+	r.mu.Lock()
+	box, open := r.boxes[name], r.open[name]
+	r.mu.Unlock()
+	if !open {
+		return fmt.Errorf("%w: %q", ErrServiceUnavailable, name)
+	}
+	return box.put(ctx, newDelivery(m, true))
+}
+
+// returned notes that a service took a message and that its token may go back.
+func (r *router) returned() {
+	select {
+	case r.beacon <- struct{}{}:
+	default:
+	}
+}

@@ -1,0 +1,270 @@
+package agent
+
+import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/golang/glog"
+	"google.golang.org/protobuf/proto"
+
+	clientpb "github.com/farspeak/farspeak/proto/fleetspeak/client"
+)
+
+// maxStateSize bounds what is read back: a key and a nonce take 150 bytes, a revoked serial 20.
+const maxStateSize = 16 << 20
+
+// nonceFlushDelay is how long a new nonce may wait for the disk. It only serves to spot restored images offline.
+const nonceFlushDelay = time.Minute
+
+// state is what survives the process: key, nonce, revoked serials. All methods may be called from any goroutine.
+//
+// An absent or empty file is a new client. A file that cannot be read is an error and is left alone, since writing over it
+// would make the machine another client (G-12). A file that does not parse is kept under another name, then replaced.
+type state struct {
+	path string // empty: nothing is kept
+	lock *fileLock
+
+	mu      sync.Mutex
+	kept    *clientpb.ClientState // with the fields that only another version knows
+	current *Identity
+	revoked map[string]bool
+	dirty   bool
+	flush   *time.Timer // runs while dirty
+	closed  bool
+}
+
+// openState reads the state, makes a key if there is none, and writes it back, so that a place that cannot be written is
+// noticed at start. It holds the lock beside the file until close.
+func openState(path string, now time.Time) (*state, error) {
+	s := &state{path: path, kept: &clientpb.ClientState{}, revoked: make(map[string]bool)}
+	if path == "" {
+		return s, s.begin()
+	}
+	lock, err := lockFile(path + ".lock")
+	if err != nil {
+		return nil, fmt.Errorf("state file %s: %w", path, err)
+	}
+	s.lock = lock
+	if err := s.load(now); err != nil {
+		lock.release()
+		return nil, err
+	}
+	if err := s.begin(); err != nil {
+		lock.release()
+		return nil, err
+	}
+	return s, nil
+}
+
+// begin finds the identity in what was loaded and writes the state for the first time.
+func (s *state) begin() error {
+	for _, serial := range s.kept.RevokedCertSerials {
+		s.revoked[string(serial)] = true
+	}
+	key, err := s.key()
+	if err != nil {
+		return err
+	}
+	if err := s.setKeyLocked(key); err != nil {
+		return err
+	}
+	return s.writeLocked()
+}
+
+// key returns the stored key, or a new one when none is stored.
+func (s *state) key() (*ecdsa.PrivateKey, error) {
+	if len(s.kept.ClientKey) == 0 {
+		return newKey()
+	}
+	key, err := x509.ParseECPrivateKey(s.kept.ClientKey)
+	if err != nil {
+		return nil, fmt.Errorf("state file %s: the client key in it is damaged; restore the file, or remove it to "+
+			"enrol this machine as a new client: %w", s.path, err)
+	}
+	return key, nil
+}
+
+func newKey() (*ecdsa.PrivateKey, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, fmt.Errorf("make client key: %w", err)
+	}
+	return key, nil
+}
+
+func (s *state) load(now time.Time) error {
+	data, err := readLimited(s.path, maxStateSize)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return nil
+	case errors.Is(err, errFileTooLarge):
+		return s.setAside(now)
+	case err != nil:
+		return fmt.Errorf("state file %s cannot be read; it is left as it is: %w", s.path, err)
+	}
+	if err := proto.Unmarshal(data, s.kept); err != nil {
+		s.kept = &clientpb.ClientState{}
+		return s.setAside(now)
+	}
+	return nil
+}
+
+// setAside keeps a file that makes no sense under a name that tells when it was found.
+func (s *state) setAside(now time.Time) error {
+	aside := s.path + ".corrupt-" + now.UTC().Format("20060102T150405.000Z")
+	if err := os.Rename(s.path, aside); err != nil {
+		return fmt.Errorf("state file %s is corrupt and cannot be kept aside: %w", s.path, err)
+	}
+	glog.Errorf("state file %s is corrupt: it is kept as %s, and this machine enrols as a new client", s.path, aside)
+	return nil
+}
+
+// Identity returns who the agent is now.
+func (s *state) identity() *Identity {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.current
+}
+
+// rekey replaces the key. The new identity counts even if writing it fails, which is reported and tried again.
+func (s *state) rekey() (*Identity, error) {
+	key, err := newKey()
+	if err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.setKeyLocked(key); err != nil {
+		return nil, err
+	}
+	if err := s.writeLocked(); err != nil {
+		s.flushLaterLocked()
+		glog.Errorf("the state will be written later: %v", err)
+	}
+	return s.current, nil
+}
+
+func (s *state) setKeyLocked(key *ecdsa.PrivateKey) error {
+	id, err := newIdentity(key)
+	if err != nil {
+		return err
+	}
+	der, err := x509.MarshalECPrivateKey(key)
+	if err != nil {
+		return fmt.Errorf("encode client key: %w", err)
+	}
+	s.kept.ClientKey, s.current = der, id
+	return nil
+}
+
+func (s *state) nonce() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.kept.SequencingNonce
+}
+
+// setNonce notes what the server sent; it reaches the disk within nonceFlushDelay.
+func (s *state) setNonce(nonce uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.kept.SequencingNonce == nonce {
+		return
+	}
+	s.kept.SequencingNonce = nonce
+	s.flushLaterLocked()
+}
+
+// revoke adds serials, big-endian without leading zeros, and reports whether any of them is new. Those are on disk when it
+// returns, or will be within the flush delay if writing fails.
+func (s *state) revoke(serials [][]byte) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	grown := false
+	for _, serial := range serials {
+		if s.revoked[string(serial)] {
+			continue
+		}
+		s.revoked[string(serial)] = true
+		s.kept.RevokedCertSerials = append(s.kept.RevokedCertSerials, bytes.Clone(serial))
+		grown = true
+	}
+	if !grown {
+		return false
+	}
+	if err := s.writeLocked(); err != nil {
+		s.flushLaterLocked()
+		glog.Errorf("the state will be written later: %v", err)
+	}
+	return true
+}
+
+func (s *state) isRevoked(serial []byte) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.revoked[string(serial)]
+}
+
+// flushLaterLocked arms the timer that writes; a state at rest has none.
+func (s *state) flushLaterLocked() {
+	s.dirty = true
+	if s.path == "" || s.flush != nil || s.closed {
+		return
+	}
+	s.flush = time.AfterFunc(nonceFlushDelay, func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.flush = nil
+		if s.closed || !s.dirty {
+			return
+		}
+		if err := s.writeLocked(); err != nil {
+			glog.Errorf("the state will be written later: %v", err)
+			s.flushLaterLocked()
+		}
+	})
+}
+
+func (s *state) writeLocked() error {
+	if s.path == "" {
+		return nil
+	}
+	data, err := proto.Marshal(s.kept)
+	if err != nil {
+		return fmt.Errorf("encode state: %w", err)
+	}
+	if err := replaceFile(s.path, data); err != nil {
+		return fmt.Errorf("write state file: %w", err)
+	}
+	s.dirty = false
+	return nil
+}
+
+// close writes what is still unwritten and lets another agent have the identity.
+func (s *state) close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return nil
+	}
+	s.closed = true
+	if s.flush != nil {
+		s.flush.Stop()
+		s.flush = nil
+	}
+	var err error
+	if s.dirty {
+		err = s.writeLocked()
+	}
+	if s.lock != nil {
+		s.lock.release()
+	}
+	return err
+}
