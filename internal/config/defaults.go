@@ -47,7 +47,7 @@ var (
 	registrationsPerSecond           = rule[float64]{1000, 0.001, 1e9}
 	registrationsPerSecondPerAddress = rule[float64]{200, 0.001, 1e9}
 
-	recordMemoryBytes  = rule[uint64]{256 * mib, 20 * mib, 1 << 40} // the largest record has to fit
+	recordMemoryBytes  = rule[uint64]{256 * mib, 48 * mib, 1 << 40} // the largest record has to fit twice: a growing buffer is copied
 	maxPushBytes       = rule[uint32]{4 * mib, 64 * kib, 64 * mib}
 	backlogMaxMessages = rule[uint64]{1_000_000, 1, math.MaxInt64}
 	backlogMaxAttempts = rule[uint32]{0, 1, math.MaxInt32} // 0: no end

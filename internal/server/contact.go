@@ -52,11 +52,9 @@ func (s *Server) decode(body []byte) (record, error) {
 	if !s.labelled(wrapped.ClientLabels) {
 		return record{}, refuse(http.StatusServiceUnavailable, "not_authorized", "not authorized")
 	}
-	for _, signature := range wrapped.Signatures {
-		// Validity is an input of an authorizer that asks for it; the built-in one does not.
-		if _, err := clientcert.Verify(wrapped.ContactData, signature); err != nil {
-			return record{}, failedPeer("signature", "a signature certificate cannot be parsed")
-		}
+	// Validity is an input of an authorizer that asks for it; the built-in one does not.
+	if _, err := clientcert.VerifyAll(wrapped.ContactData, wrapped.Signatures); err != nil {
+		return record{}, failedPeer("signature", err.Error())
 	}
 	var data fspb.ContactData
 	if err := proto.Unmarshal(wrapped.ContactData, &data); err != nil {

@@ -79,6 +79,13 @@ func notReady(status int) *refusal {
 	return r
 }
 
+// noMemory is the answer while the budget for records that are being read is used up.
+func noMemory() *refusal {
+	r := refuse(http.StatusServiceUnavailable, "memory", "too many records are being read, try again later")
+	r.retryAfter = registrationRetry
+	return r
+}
+
 // asRefusal turns any error into what the peer is told.
 func asRefusal(err error) *refusal {
 	var r *refusal

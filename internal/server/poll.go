@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net/http"
 	"time"
@@ -85,9 +86,11 @@ func (s *Server) readPoll(ctx context.Context, body io.Reader, encoding wire.Enc
 	}
 	defer reader.Close()
 	read, err := wire.ReadAll(ctx, reader, wire.MaxClientRecord, s.budget)
-	if err != nil {
-		r := refuse(http.StatusBadRequest, "body", "the body cannot be read: %v", err)
-		return nil, r
+	switch {
+	case errors.Is(err, wire.ErrBudget):
+		return nil, noMemory()
+	case err != nil:
+		return nil, refuse(http.StatusBadRequest, "body", "the body cannot be read: %v", err)
 	}
 	return read, nil
 }

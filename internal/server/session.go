@@ -190,9 +190,7 @@ func readRefusal(err error) error {
 	case errors.Is(err, wire.ErrProtocol):
 		return refuse(http.StatusBadRequest, "malformed", "%v", err)
 	case errors.Is(err, wire.ErrBudget):
-		r := refuse(http.StatusServiceUnavailable, "memory", "too many records are being read, try again later")
-		r.retryAfter = registrationRetry
-		return r
+		return noMemory()
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return refuse(http.StatusRequestTimeout, "timeout", "the record did not arrive in time")
 	}
