@@ -125,7 +125,7 @@ farspeak {
     stream_lifetime { seconds: 60 } sweep_interval { seconds: 1 } redelivery_interval { seconds: 2 }
     service_budget { nanos: 20000000 } drain_timeout { seconds: 4 }
     max_sessions: 5 handshake_concurrency: 6 registrations_per_second: 0.5 registrations_per_second_per_address: 0.25
-    record_memory_bytes: 33554432 max_push_bytes: 1048576 backlog_max_messages: 9 backlog_max_attempts: 10
+    record_memory_bytes: 67108864 max_push_bytes: 1048576 backlog_max_messages: 9 backlog_max_attempts: 10
     proxy_trusted_sources: ["10.0.0.0/8", "192.0.2.7"] proxy_header_required: true proxy_header_timeout { seconds: 1 }
     frontend_trusted_sources: "2001:db8::/32"
     keep_service_results: true permanent_codes: ["NOT_FOUND", "INVALID_ARGUMENT"] metric_labels: "linux"
@@ -162,7 +162,7 @@ farspeak {
 		t.Errorf("durations: %+v", server)
 	}
 	if server.MaxSessions != 5 || server.HandshakeConcurrency != 6 || server.RegistrationsPerSecond != 0.5 ||
-		server.RegistrationsPerSecondPerAddress != 0.25 || server.RecordMemoryBytes != 32<<20 || server.MaxPushBytes != 1<<20 ||
+		server.RegistrationsPerSecondPerAddress != 0.25 || server.RecordMemoryBytes != 64<<20 || server.MaxPushBytes != 1<<20 ||
 		server.BacklogMaxMessages != 9 || server.BacklogMaxAttempts != 10 {
 		t.Errorf("numbers: %+v", server)
 	}

@@ -161,7 +161,7 @@ func TestBrokenRules(t *testing.T) {
 			`4:1: farspeak.server.registrations_per_second_per_address: out of range; write a number from 0.001 to 1e+09, or leave it out for the default`,
 			`5:1: farspeak.server.max_sessions: out of range; write a number from 1 to 10000000, or leave it out for the default`}},
 		{"record memory below a record", server("record_memory_bytes: 1000"), 0, []string{
-			`3:1: farspeak.server.record_memory_bytes: out of range; write a number from 20971520 to 1099511627776, or leave it out for the default`}},
+			`3:1: farspeak.server.record_memory_bytes: out of range; write a number from 50331648 to 1099511627776, or leave it out for the default`}},
 		{"codes", server("permanent_codes: ['INVALID_ARGUMENTS', 'OK', 'walrus', 'NOT_FOUND']"), 0, []string{
 			`3:19: farspeak.server.permanent_codes[0]: "INVALID_ARGUMENTS" is not a gRPC status code; did you mean INVALID_ARGUMENT?`,
 			`3:40: farspeak.server.permanent_codes[1]: OK is not a refusal; remove it`,
