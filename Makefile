@@ -1,0 +1,106 @@
+# Everything that developers and CI run. "make help" lists it.
+
+GO       ?= go
+VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+# What build, test, bench and the like are about.
+PACKAGES ?= ./...
+
+# For test.
+TESTFLAGS ?=
+# For bench: which benchmarks, how often, how long each.
+BENCH     ?= .
+COUNT     ?= 1
+BENCHTIME ?= 1s
+# For fuzz: how long each target runs.
+FUZZTIME  ?= 5s
+
+TOOL    := $(GO) tool -modfile=tools/go.mod
+LDFLAGS := -X github.com/farspeak/farspeak/internal/daemon/run.version=$(VERSION)
+GOBUILD := CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)'
+
+.DEFAULT_GOAL := help
+
+##@ Build and try
+
+.PHONY: build
+build: ## build fs-server, fs-admin, fs-client and fsctl into bin/
+	$(GOBUILD) -o bin/ ./cmd/...
+
+.PHONY: examples
+examples: ## build the programs of examples/ into bin/
+	$(GOBUILD) -o bin/ ./examples/...
+
+.PHONY: demo
+demo: build examples ## run a whole installation on this machine, print what three clients answer, and stop it
+	bin/demo -bin bin
+
+.PHONY: up
+up: build examples ## run the same installation until Ctrl-C, and say how to talk to it
+	bin/demo -bin bin -stay
+
+##@ Test
+
+.PHONY: deps
+deps: ## install the Debian packages that tests and lint need, where they are missing
+	scripts/deps.sh
+
+.PHONY: test
+test: deps ## run all tests with the race detector, on real databases and real processes
+	CGO_ENABLED=1 $(GO) test -race $(TESTFLAGS) $(PACKAGES)
+
+.PHONY: fuzz
+fuzz: ## run each fuzz target for FUZZTIME (5s; at night 60s)
+	FUZZTIME=$(FUZZTIME) scripts/fuzz.sh
+
+.PHONY: bench
+bench: ## run BENCH (.) COUNT (1) times; "make -s bench COUNT=10 >new.txt" is input for benchstat
+	@$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -benchtime $(BENCHTIME) -count $(COUNT) $(PACKAGES)
+
+##@ Look after the source
+
+.PHONY: lint
+lint: fmt vet staticcheck imports links drift vuln ## all of the checks below
+
+.PHONY: fmt
+fmt: ## fail if a file is not formatted
+	@files=$$(gofmt -l .); if [ -n "$$files" ]; then echo "not formatted, run gofmt -w on:"; echo "$$files"; exit 1; fi
+
+.PHONY: vet
+vet: ## go vet, for all systems that programs are built for
+	$(GO) vet $(PACKAGES)
+	GOOS=windows CGO_ENABLED=0 $(GO) vet ./cmd/fs-client
+	GOOS=darwin CGO_ENABLED=0 $(GO) vet ./cmd/fs-client
+
+.PHONY: staticcheck
+staticcheck: ## staticcheck
+	$(TOOL) staticcheck $(PACKAGES)
+
+.PHONY: imports
+imports: ## who may import whom
+	$(GO) test ./internal/deptest
+
+.PHONY: links
+links: ## relative links in the documentation
+	$(GO) test ./internal/doclint
+
+.PHONY: drift
+drift: ## fail if generated code is not what its .proto files say; needs protoc
+	scripts/drift.sh
+
+.PHONY: vuln
+vuln: ## known vulnerabilities in what is linked, where the database can be reached
+	scripts/vuln.sh
+
+.PHONY: proto
+proto: ## generate Go code from all .proto files; needs protoc
+	proto/generate.sh
+
+.PHONY: clean
+clean: ## remove bin/
+	rm -rf bin
+
+.PHONY: help
+help: ## print this
+	@awk 'BEGIN { FS = ":.*## " } \
+		/^##@ / { printf "\n%s\n", substr($$0, 5) } \
+		/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
