@@ -150,7 +150,7 @@ farspeak {
 	}{server.Listener.Address, server.Listener.Frontend, server.Proxy, server.Notifications, server.Notifier, server.PermanentCodes})
 	want := "{A:[::]:4443 B:{Mode:2 CertificateHeader:client-certificate ChecksumHeader:x-client-cert-hash TrustedSources:[2001:db8::/32]} " +
 		"C:{Enabled:true HeaderRequired:true TrustedSources:[10.0.0.0/8 192.0.2.7/32] HeaderTimeout:1s} " +
-		"D:{ListenAddress::6062 PublicAddress:s1.example.com:6062} E:{HTTP:true Disabled:true Secret:[secret] Timeout:1s} F:[5 3]}"
+		"D:{ListenAddress::6062 PublicAddress:s1.example.com:6062} E:{Disabled:true Secret:[secret] Timeout:1s} F:[5 3]}"
 	if got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
@@ -230,18 +230,6 @@ func TestDebugAddressesBelongToOneDaemon(t *testing.T) {
 		admin, err := mustLoad(t, text).Admin()
 		if err != nil || admin.StatsAddress != want[0] || admin.HealthAddress != want[1] {
 			t.Errorf("%s: %q, %q, %v", text, admin.StatsAddress, admin.HealthAddress, err)
-		}
-	}
-}
-
-func TestNotifierChoice(t *testing.T) {
-	for text, want := range map[string]bool{
-		"": false, "notification_listen_address: 'localhost:1'": true, "notification_use_http_notifier: true": true,
-		"notification_public_address: 'a:1'": false,
-	} {
-		admin, err := mustLoad(t, "admin_config { listen_address: 'localhost:9' } "+text).Admin()
-		if err != nil || admin.Notifier.HTTP != want {
-			t.Errorf("%s: HTTP %v, %v", text, admin.Notifier.HTTP, err)
 		}
 	}
 }
@@ -327,7 +315,7 @@ func TestOpenFilesWithSecretsAreWarnedOf(t *testing.T) {
 	dir := t.TempDir()
 	token := write(t, dir, "token", "0123456789abcdef")
 	path := write(t, dir, "components.config", fmt.Sprintf(
-		"https_config { listen_address: ':1' certificates: %s key: %s }\nmysql_data_source_name: 'u:p@tcp(h)/d'\nfarspeak { admin { token_file: %q } }",
+		"https_config { listen_address: ':1' certificates: %s key: %s }\nmysql_data_source_name: 'u:p@tcp(h)/d'\nnotification_listen_address: 'localhost:1' farspeak { admin { token_file: %q } }",
 		inline(certificate), inline(key), token))
 	for mode, want := range map[os.FileMode]int{0o600: 0, 0o640: 0, 0o644: 3, 0o660: 3, 0o622: 3} {
 		for _, file := range []string{path, token} {

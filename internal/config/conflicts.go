@@ -33,11 +33,12 @@ func (f *File) conflicts(r *textpb.Report) {
 	f.warnDeaf(r)
 }
 
-// warnDeaf warns when fs-admin and fs-server of this file have no way to exchange hints.
+// warnDeaf warns when daemons on other machines have no way to reach this server: a shared database means that there are
+// some.
 func (f *File) warnDeaf(r *textpb.Report) {
-	both := f.pb.GetHttpsConfig() != nil && f.pb.GetAdminConfig() != nil
-	if both && f.pb.GetNotificationListenAddress() == "" && !f.settings().GetNotifier().GetDisabled() {
-		r.Warn("notification_listen_address", "absent: messages wait for the server's next sweep, up to farspeak.server.sweep_interval",
-			`write for example "localhost:6062"`)
+	shared := f.pb.GetMysqlDataSourceName() != "" || f.settings().GetStore().GetMysqlDsnFile() != ""
+	if shared && f.pb.GetHttpsConfig() != nil && f.pb.GetNotificationListenAddress() == "" && !f.settings().GetNotifier().GetDisabled() {
+		r.Warn("notification_listen_address", "absent: messages given to daemons on other machines wait for this server's sweep",
+			`write for example ":6062", and notification_public_address`)
 	}
 }

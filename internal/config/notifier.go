@@ -10,14 +10,14 @@ import (
 
 // Notifications is where fs-server takes hints from other daemons.
 type Notifications struct {
-	ListenAddress string // host:port; empty: nowhere
+	ListenAddress string // host:port; empty: any port that only this machine reaches
 	PublicAddress string // host:port for the others; empty: the bound address
 }
 
-// Notifier is how a daemon sends hints.
+// Notifier is how a daemon sends hints. They always go by HTTP, since fs-server and fs-admin are processes of their own;
+// notification_use_http_notifier, which lets the original choose, is read and changes nothing.
 type Notifier struct {
-	HTTP     bool // to other daemons; otherwise only within the process
-	Disabled bool // none at all
+	Disabled bool // send none
 	Secret   Secret
 	Timeout  time.Duration // of one request
 }
@@ -52,7 +52,6 @@ func isWildcard(address string) bool {
 func (f *File) notifier(r *textpb.Report) Notifier {
 	pb := f.settings().GetNotifier()
 	n := Notifier{
-		HTTP:     f.pb.GetNotificationListenAddress() != "" || f.pb.GetNotificationUseHttpNotifier(),
 		Disabled: pb.GetDisabled(),
 		Secret:   secretFile(r, "farspeak.notifier.secret_file", pb.GetSecretFile()),
 		Timeout:  duration(r, "farspeak.notifier.timeout", pb.GetTimeout(), notifierTimeout),

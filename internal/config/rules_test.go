@@ -49,9 +49,10 @@ func TestBrokenRules(t *testing.T) {
 			`1:1: https_config: absent; this daemon serves clients; add https_config { listen_address: ":443" ... }`}},
 		{"no admin_config", clear, config.AdminPart, []string{
 			`1:1: admin_config: absent; this daemon serves backends; add admin_config { listen_address: "localhost:6061" }`}},
-		{"no way for hints", clear + adminOnly, 0, []string{
-			`1:1: warning: notification_listen_address: absent: messages wait for the server's next sweep, up to farspeak.server.sweep_interval; write for example "localhost:6062"`}},
-		{"no hints wanted", strings.Replace(clear, "farspeak {", "farspeak { notifier { disabled: true }", 1) + adminOnly, 0, nil},
+		{"one machine", clear + adminOnly, 0, nil},
+		{"no way for hints", clear + adminOnly + "mysql_data_source_name: '/d'", 0, []string{
+			`1:1: warning: notification_listen_address: absent: messages given to daemons on other machines wait for this server's sweep; write for example ":6062", and notification_public_address`}},
+		{"no hints wanted", strings.Replace(clear, "farspeak {", "farspeak { notifier { disabled: true }", 1) + "mysql_data_source_name: '/d'", 0, nil},
 
 		// Addresses.
 		{"no listen address", "\nhttps_config {}", 0, []string{
