@@ -1,13 +1,10 @@
-// Package retention removes old rows from the store, in small batches and all the time, so that no table grows for ever
-// and no removal is large (G-22).
-//
-// Every fs-server and fs-admin runs a Job. They need not know of each other: a batch takes the oldest rows that are too
-// old, and two jobs that meet find less each. Jitter keeps them apart.
+// Package retention removes old rows from the store: in small batches, so that nobody waits behind a long delete, and from
+// every daemon, so that it needs no leader. What one daemon has removed the others do not find any more.
 package retention
 
 import (
 	"context"
-	"fmt"
+	"errors"
 	"math/rand/v2"
 	"time"
 
@@ -18,114 +15,96 @@ import (
 	"github.com/farspeak/farspeak/internal/store"
 )
 
-// Defaults of Config.
 const (
-	DefaultInterval  = time.Minute
-	DefaultBatchSize = 500
-)
-
-const (
+	// interval is the time between two rounds; each daemon varies it by a half either way, so that they take turns.
+	interval = 5 * time.Minute
+	// batchSize is how many rows of a table go in one transaction.
+	batchSize = 1000
+	// breath is the pause between two batches of a round, for everybody else's sake.
+	breath = 50 * time.Millisecond
 	// batchTimeout bounds one batch.
-	batchTimeout = 30 * time.Second
-	// batchPause is the longest pause between two batches, so that the store has room for those that somebody waits for.
-	batchPause = 50 * time.Millisecond
+	batchTimeout = time.Minute
 )
 
-// Store removes one batch; see store.Retention for the ages.
+// Store is what the job needs of a store.
 type Store interface {
 	Prune(ctx context.Context, keep store.Retention, limit int) (deleted int64, err error)
 }
 
-// Config describes a Job. Store is needed.
+// Config is what a Job is made of. Store is needed.
 type Config struct {
 	Store     Store
 	Retention store.Retention
-	// Interval is the mean time between two runs. Default one minute.
-	Interval time.Duration
-	// BatchSize is about how many rows of a table one transaction removes. Default 500.
-	BatchSize int
 	// Registerer takes the metrics; nil means none.
 	Registerer prometheus.Registerer
 }
 
-// Job removes old rows.
+// Job removes old rows for as long as it runs.
 type Job struct {
 	cfg     Config
-	deleted prometheus.Counter
+	removed prometheus.Counter
 	failed  prometheus.Counter
-	last    prometheus.Gauge
 }
 
 // New makes a Job.
 func New(cfg Config) *Job {
-	if cfg.Interval <= 0 {
-		cfg.Interval = DefaultInterval
-	}
-	if cfg.BatchSize <= 0 {
-		cfg.BatchSize = DefaultBatchSize
-	}
-	f := promauto.With(cfg.Registerer)
+	factory := promauto.With(cfg.Registerer)
 	return &Job{
 		cfg: cfg,
-		deleted: f.NewCounter(prometheus.CounterOpts{
-			Name: "farspeak_retention_deleted_rows_total",
-			Help: "Rows removed because of their age.",
+		removed: factory.NewCounter(prometheus.CounterOpts{
+			Name: "farspeak_retention_rows_removed_total", Help: "Rows that this daemon removed because of their age.",
 		}),
-		failed: f.NewCounter(prometheus.CounterOpts{
-			Name: "farspeak_retention_failed_runs_total",
-			Help: "Retention runs that ended with an error.",
-		}),
-		last: f.NewGauge(prometheus.GaugeOpts{
-			Name: "farspeak_retention_last_success_timestamp_seconds",
-			Help: "When a retention run last found nothing more to remove.",
+		failed: factory.NewCounter(prometheus.CounterOpts{
+			Name: "farspeak_retention_failures_total", Help: "Rounds of removing old rows that a store error ended early.",
 		}),
 	}
 }
 
-// Run runs until ctx ends, and returns nil then. A run that fails is logged, and tried again at the next one's time.
+// Run removes old rows until ctx ends. Trouble with the store ends a round, not the job.
 func (j *Job) Run(ctx context.Context) error {
-	for pause(ctx, j.cfg.Interval/2+rand.N(j.cfg.Interval)) {
+	if j.cfg.Retention == (store.Retention{}) {
+		<-ctx.Done()
+		return nil
+	}
+	for pause(ctx, interval/2+rand.N(interval)) {
 		if _, err := j.RunOnce(ctx); err != nil && ctx.Err() == nil {
-			glog.Warning(err)
+			j.failed.Inc()
+			glog.Warningf("removing old rows: %v", err)
 		}
 	}
 	return nil
 }
 
-// RunOnce removes everything that is too old now, batch by batch, and returns how many rows.
-func (j *Job) RunOnce(ctx context.Context) (deleted int64, err error) {
+// RunOnce does one round: it removes everything that is too old, and returns how many rows that were.
+func (j *Job) RunOnce(ctx context.Context) (removed int64, err error) {
 	for {
-		n, err := j.batch(ctx)
-		deleted += n
-		j.deleted.Add(float64(n))
-		if err != nil {
-			j.failed.Inc()
-			return deleted, fmt.Errorf("retention: after %d rows: %w", deleted, err)
+		n, err := j.removeBatch(ctx)
+		removed += n
+		if err != nil || n == 0 {
+			return removed, err
 		}
-		if n == 0 {
-			j.last.SetToCurrentTime()
-			return deleted, nil
-		}
-		if !pause(ctx, rand.N(batchPause)) {
-			return deleted, fmt.Errorf("retention: after %d rows: %w", deleted, ctx.Err())
+		if !pause(ctx, breath) {
+			return removed, ctx.Err()
 		}
 	}
 }
 
-func (j *Job) batch(ctx context.Context) (int64, error) {
-	ctx, cancel := context.WithTimeout(ctx, batchTimeout)
+func (j *Job) removeBatch(ctx context.Context) (int64, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, batchTimeout, errors.New("a batch took too long"))
 	defer cancel()
-	return j.cfg.Store.Prune(ctx, j.cfg.Retention, j.cfg.BatchSize)
+	n, err := j.cfg.Store.Prune(ctx, j.cfg.Retention, batchSize)
+	j.removed.Add(float64(n))
+	return n, err
 }
 
-// pause waits and says whether ctx goes on.
+// pause waits for d; false means that ctx ended first.
 func pause(ctx context.Context, d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
-	case <-timer.C:
-		return ctx.Err() == nil
 	case <-ctx.Done():
 		return false
+	case <-timer.C:
+		return true
 	}
 }

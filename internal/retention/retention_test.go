@@ -3,119 +3,78 @@ package retention_test
 import (
 	"context"
 	"errors"
-	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"github.com/farspeak/farspeak/internal/retention"
 	"github.com/farspeak/farspeak/internal/store"
 )
 
-// fakeStore holds rows that are too old.
-type fakeStore struct {
+// pile stands for a store with old rows.
+type pile struct {
+	mu    sync.Mutex
 	rows  int64
+	calls int
 	fail  error
-	keeps []store.Retention
-	at    []time.Time // of the batches
 }
 
-func (f *fakeStore) Prune(ctx context.Context, keep store.Retention, limit int) (int64, error) {
-	f.keeps = append(f.keeps, keep)
-	f.at = append(f.at, time.Now())
-	if f.fail != nil {
-		return 0, f.fail
+func (p *pile) Prune(_ context.Context, _ store.Retention, limit int) (int64, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.calls++
+	if p.fail != nil {
+		return 0, p.fail
 	}
-	if _, ok := ctx.Deadline(); !ok {
-		return 0, errors.New("a batch without a deadline")
-	}
-	n := min(f.rows, int64(limit))
-	f.rows -= n
+	n := min(p.rows, int64(limit))
+	p.rows -= n
 	return n, nil
 }
 
-func TestRunOnceGoesOnUntilNothingIsLeft(t *testing.T) { // G-22
+// A round removes everything that is too old, in bounded batches (G-22).
+func TestRoundRemovesAllInBatches(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := &fakeStore{rows: 1050}
-		keep := store.Retention{Contacts: time.Hour}
-		registry := prometheus.NewRegistry()
-		j := retention.New(retention.Config{Store: f, Retention: keep, BatchSize: 100, Registerer: registry})
-		n, err := j.RunOnce(t.Context())
-		if n != 1050 || err != nil {
-			t.Errorf("%d rows, %v", n, err)
-		}
-		if want := slices.Repeat([]store.Retention{keep}, 12); !slices.Equal(f.keeps, want) {
-			t.Errorf("%d batches, want 12 with the ages given", len(f.keeps))
-		}
-		if got := metric(t, registry, "farspeak_retention_deleted_rows_total"); got != 1050 {
-			t.Errorf("%v rows counted", got)
+		p := &pile{rows: 2500}
+		job := retention.New(retention.Config{Store: p, Retention: store.DefaultRetention(), Registerer: prometheus.NewRegistry()})
+		removed, err := job.RunOnce(t.Context())
+		if removed != 2500 || err != nil || p.calls != 4 {
+			t.Errorf("removed %d rows in %d calls, %v; want 2500 in 4", removed, p.calls, err)
 		}
 	})
 }
 
-func metric(t *testing.T, registry *prometheus.Registry, name string) float64 {
-	t.Helper()
-	families, err := registry.Gather()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, family := range families {
-		if family.GetName() == name {
-			return family.Metric[0].GetCounter().GetValue()
-		}
-	}
-	t.Fatalf("no metric %s", name)
-	return 0
-}
-
-func TestRunOnceStopsAtAnError(t *testing.T) {
-	f := &fakeStore{fail: store.ErrUnavailable}
-	registry := prometheus.NewRegistry()
-	_, err := retention.New(retention.Config{Store: f, Registerer: registry}).RunOnce(t.Context())
-	if !errors.Is(err, store.ErrUnavailable) || len(f.at) != 1 {
-		t.Errorf("%v after %d batches", err, len(f.at))
-	}
-	if got := metric(t, registry, "farspeak_retention_failed_runs_total"); got != 1 {
-		t.Errorf("%v failures counted", got)
-	}
-	if problems, err := testutil.GatherAndLint(registry); err != nil || len(problems) > 0 {
-		t.Errorf("metrics: %v, %v", problems, err)
-	}
-}
-
-// Runs go on after a failure, at times that spread.
-func TestRun(t *testing.T) {
+// The job goes on after the store failed, and ends with its context.
+func TestRunSurvivesStoreErrors(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := &fakeStore{fail: store.ErrUnavailable}
-		j := retention.New(retention.Config{Store: f, Interval: time.Minute})
-		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
-		defer cancel()
-		if err := j.Run(ctx); err != nil {
-			t.Errorf("Run: %v", err)
-		}
-		if len(f.at) < 35 || len(f.at) > 120 {
-			t.Errorf("%d runs in an hour, want about 60", len(f.at))
-		}
-		for i := 1; i < len(f.at); i++ {
-			if gap := f.at[i].Sub(f.at[i-1]); gap < 30*time.Second || gap > 90*time.Second {
-				t.Errorf("%v between two runs", gap)
-			}
+		p := &pile{rows: 10, fail: errors.New("away")}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error)
+		go func() {
+			done <- retention.New(retention.Config{Store: p, Retention: store.DefaultRetention()}).Run(ctx)
+		}()
+		time.Sleep(time.Hour) // of the test's own clock
+		p.mu.Lock()
+		p.fail = nil
+		p.mu.Unlock()
+		time.Sleep(time.Hour)
+		cancel()
+		if err := <-done; err != nil || p.rows != 0 {
+			t.Errorf("%d rows left, %v", p.rows, err)
 		}
 	})
 }
 
-// A stop does not wait for all that could be removed.
-func TestRunOnceEndsWithItsContext(t *testing.T) {
+// Keeping everything asks the store for nothing.
+func TestKeepForever(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := &fakeStore{rows: 1 << 40}
-		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		p := &pile{rows: 10}
+		ctx, cancel := context.WithTimeout(t.Context(), 24*time.Hour)
 		defer cancel()
-		_, err := retention.New(retention.Config{Store: f}).RunOnce(ctx)
-		if !errors.Is(err, context.DeadlineExceeded) {
-			t.Errorf("%v", err)
+		if err := retention.New(retention.Config{Store: p}).Run(ctx); err != nil || p.calls != 0 {
+			t.Errorf("%d calls, %v", p.calls, err)
 		}
 	})
 }
