@@ -28,6 +28,9 @@ const (
 	listDeadWhole = `SELECT message_id, failed_us, reason, attempts, header, data, data IS NULL FROM dead_letters
 		{index PRIMARY} WHERE service = ? AND message_id > ? ORDER BY message_id LIMIT ?`
 
+	// nextDeadService reads one entry of PRIMARY.
+	nextDeadService = `SELECT service FROM dead_letters {index PRIMARY} WHERE service > ? ORDER BY service LIMIT 1`
+
 	// lockDead locks rows by ranges of PRIMARY, in its order.
 	lockDead = `SELECT message_id FROM dead_letters {index PRIMARY} WHERE service = ? AND message_id IN ({list})
 		ORDER BY message_id {lock}`
@@ -115,6 +118,20 @@ func (s *Store) ListDeadLetters(ctx context.Context, service string, after ident
 		return err
 	})
 	return list, err
+}
+
+// DeadLetterServices returns the services that have dead letters, in order.
+func (s *Store) DeadLetterServices(ctx context.Context) (services []string, err error) {
+	defer s.op("DeadLetterServices", &err)()
+	for service := ""; ; services = append(services, service) {
+		err := s.read().one(ctx, s.sql(nextDeadService), []any{service}, &service)
+		switch {
+		case errors.Is(err, store.ErrNotFound):
+			return services, nil
+		case err != nil:
+			return nil, err
+		}
+	}
 }
 
 // RetryDeadLetters moves dead letters of a service back to the backlog, due now, and returns how many it found. Their

@@ -2,6 +2,7 @@ package storetest
 
 import (
 	"errors"
+	"slices"
 	"strings"
 
 	"google.golang.org/protobuf/proto"
@@ -15,6 +16,7 @@ var deadLetterTests = []test{
 	{name: "HostileResults", run: testHostileResults},
 	{name: "Retry", run: testRetryDead},
 	{name: "Delete", run: testDeleteDead},
+	{name: "Services", run: testDeadServices},
 }
 
 func failed(m store.BacklogMessage, reason string) store.ServiceResult {
@@ -145,5 +147,21 @@ func testDeleteDead(f *fixture) {
 	}
 	if _, err := f.s.MessageStatus(f.ctx, identity.NewMessageID()); !errors.Is(err, store.ErrNotFound) {
 		f.Error(err)
+	}
+}
+
+func testDeadServices(f *fixture) {
+	services, err := f.s.DeadLetterServices(f.ctx)
+	f.must(err)
+	if len(services) != 0 {
+		f.Errorf("services %q without dead letters", services)
+	}
+	for _, service := range []string{"b", "a", "b", "B"} {
+		f.must(f.s.RecordServiceResults(f.ctx, []store.ServiceResult{failed(forService(service), "no")}))
+	}
+	services, err = f.s.DeadLetterServices(f.ctx)
+	f.must(err)
+	if want := []string{"B", "a", "b"}; !slices.Equal(services, want) {
+		f.Errorf("services %q, want %q", services, want)
 	}
 }
