@@ -36,6 +36,7 @@ type daemon struct {
 func (d *daemon) KeepAlive(ctx context.Context, _ *fspb.EmptyMessage) (*fspb.EmptyMessage, error) {
 	if d.hang {
 		<-ctx.Done()
+		return nil, status.FromContextError(ctx.Err()).Err()
 	}
 	md, _ := metadata.FromIncomingContext(ctx)
 	d.token <- strings.Join(md.Get("authorization"), ",")
