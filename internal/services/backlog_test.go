@@ -43,6 +43,9 @@ func TestServiceThatComesBackLosesNothing(t *testing.T) {
 		if tried > 300 { // 5 opened the circuit, then one probe each 5 s and a few that were under way
 			t.Errorf("a dead service was called %d times in 10 minutes", tried)
 		}
+		if n := st.calls["FinishBacklog"]; n > tried {
+			t.Errorf("%d messages were claimed for %d calls of a dead service", n, tried)
+		}
 		s.become(nil)
 		pass(12 * time.Minute) // the longest delay of a retry, and the probe
 		if n := s.takenOnce(t); n != 300 {
@@ -311,6 +314,26 @@ func TestClaimDiesWithItsHolder(t *testing.T) {
 		pass(3 * time.Second)
 		if n := s.takenOnce(t); n != 1 {
 			t.Error("the message of a crashed server was not tried again")
+		}
+	})
+}
+
+func TestClaimThatIsNearlyOverIsNotUsed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		st := newFakeStore()
+		s := newFakeService(nil)
+		m := newManager(t, services.Config{Store: st, Services: one("S", s)})
+		running(t, m)
+		st.set(func() { st.slow["GetClients"] = 58 * time.Second }) // the lease is a minute
+		st.put(time.Now(), message(clientA, "S", 1))
+		pass(59500 * time.Millisecond)
+		if s.tried() != 0 {
+			t.Fatal("a message was handed over that another server may claim any moment")
+		}
+		st.set(func() { st.slow["GetClients"] = 0 })
+		pass(5 * time.Minute)
+		if n := s.takenOnce(t); n != 1 {
+			t.Errorf("taken %d", n)
 		}
 	})
 }

@@ -31,7 +31,8 @@ type fakeStore struct {
 
 	down      bool // every call fails
 	downFor   map[string]bool
-	max       int // largest serialized message; 0 means any
+	slow      map[string]time.Duration // what a method takes
+	max       int                      // largest serialized message; 0 means any
 	clients   map[identity.ClientID]*store.Client
 	rows      map[identity.MessageID]*row
 	results   map[identity.MessageID]store.ServiceResult
@@ -54,6 +55,7 @@ type row struct {
 func newFakeStore() *fakeStore {
 	return &fakeStore{
 		downFor: map[string]bool{},
+		slow:    map[string]time.Duration{},
 		clients: map[identity.ClientID]*store.Client{},
 		rows:    map[identity.MessageID]*row{},
 		results: map[identity.MessageID]store.ServiceResult{},
@@ -65,6 +67,11 @@ func newFakeStore() *fakeStore {
 // enter begins a method; the returned function ends it.
 func (f *fakeStore) enter(method string) (func(), error) {
 	f.mu.Lock()
+	if takes := f.slow[method]; takes > 0 {
+		f.mu.Unlock()
+		time.Sleep(takes)
+		f.mu.Lock()
+	}
 	f.calls[method]++
 	if f.down || f.downFor[method] {
 		f.mu.Unlock()

@@ -2,7 +2,6 @@ package services
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -34,24 +33,24 @@ const (
 // defaultPermanentCodes are those that blame the message itself.
 var defaultPermanentCodes = []codes.Code{codes.InvalidArgument}
 
-// backend is a service behind gRPC. The connection is made by the first message.
-type backend struct {
+// remote is a service behind gRPC. The connection is made by the first message.
+type remote struct {
 	conn      *grpc.ClientConn
 	processor grpcservicepb.ProcessorClient
 	permanent []codes.Code
 }
 
-func newBackend(cfg *grpcservicepb.Config, permanent []codes.Code) (*backend, error) {
-	creds, err := dialCredentials(cfg)
-	if err != nil {
-		return nil, err
+func newRemote(b *Backend, permanent []codes.Code) (*remote, error) {
+	creds := insecure.NewCredentials()
+	if !b.Insecure {
+		creds = credentials.NewClientTLSFromCert(b.Roots, "")
 	}
 	if permanent == nil {
 		permanent = defaultPermanentCodes
 	}
 	reconnect := backoff.DefaultConfig
 	reconnect.MaxDelay = maxReconnectDelay
-	conn, err := grpc.NewClient(cfg.GetTarget(),
+	conn, err := grpc.NewClient(b.Target,
 		grpc.WithTransportCredentials(creds),
 		grpc.WithDisableServiceConfig(),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: pingEvery, Timeout: pingTimeout}),
@@ -59,37 +58,20 @@ func newBackend(cfg *grpcservicepb.Config, permanent []codes.Code) (*backend, er
 		grpc.WithDefaultCallOptions(grpc.MaxCallSendMsgSize(math.MaxInt32), grpc.MaxCallRecvMsgSize(maxReply)),
 	)
 	if err != nil {
-		return nil, fmt.Errorf("config.target %q: %w", cfg.GetTarget(), err)
+		return nil, fmt.Errorf("config.target %q: %w", b.Target, err)
 	}
-	return &backend{conn: conn, processor: grpcservicepb.NewProcessorClient(conn), permanent: permanent}, nil
-}
-
-// dialCredentials reads the roots to trust. Insecure wins over a certificate file, as it always did.
-func dialCredentials(cfg *grpcservicepb.Config) (credentials.TransportCredentials, error) {
-	switch {
-	case cfg.GetTarget() == "":
-		return nil, errors.New("config.target: missing")
-	case cfg.GetInsecure():
-		return insecure.NewCredentials(), nil
-	case cfg.GetCertFile() == "":
-		return nil, errors.New("config: neither insecure nor cert_file is set; set one of them")
-	}
-	creds, err := credentials.NewClientTLSFromFile(cfg.CertFile, "")
-	if err != nil {
-		return nil, fmt.Errorf("config.cert_file: %w", err)
-	}
-	return creds, nil
+	return &remote{conn: conn, processor: grpcservicepb.NewProcessorClient(conn), permanent: permanent}, nil
 }
 
 // Process calls the backend once: what fails for now is tried again by the backlog, not here.
-func (b *backend) Process(ctx context.Context, m *fspb.Message) error {
-	_, err := b.processor.Process(ctx, m)
+func (r *remote) Process(ctx context.Context, m *fspb.Message) error {
+	_, err := r.processor.Process(ctx, m)
 	if err == nil {
 		return nil
 	}
 	code := status.Code(err)
 	switch {
-	case slices.Contains(b.permanent, code):
+	case slices.Contains(r.permanent, code):
 		return Permanent(err)
 	case code == codes.Unavailable || code == codes.DeadlineExceeded:
 		return Unavailable(err)
@@ -98,4 +80,4 @@ func (b *backend) Process(ctx context.Context, m *fspb.Message) error {
 	}
 }
 
-func (b *backend) Close() error { return b.conn.Close() }
+func (r *remote) Close() error { return r.conn.Close() }

@@ -2,11 +2,11 @@ package services_test
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
-	"os"
-	"path/filepath"
+	"net/http/httptest"
 	"strings"
 	"sync"
 	"testing"
@@ -14,6 +14,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
@@ -28,6 +29,7 @@ type backend struct {
 	grpcservicepb.UnimplementedProcessorServer
 	address string
 	service *fakeService // nil takes everything
+	options []grpc.ServerOption
 
 	mu   sync.Mutex
 	last *fspb.Message
@@ -51,7 +53,7 @@ func (b *backend) serve(t testing.TB) (stop func()) {
 		t.Fatal(err)
 	}
 	b.address = listener.Addr().String()
-	server := grpc.NewServer()
+	server := grpc.NewServer(b.options...)
 	grpcservicepb.RegisterProcessorServer(server, b)
 	ended := make(chan error, 1)
 	go func() { ended <- server.Serve(listener) }()
@@ -75,7 +77,7 @@ func newBackend(answer func(context.Context, *fspb.Message) error) *backend {
 func (b *backend) spec(parallelism int) []services.Spec {
 	return []services.Spec{{
 		Name: "S", Factory: services.FactoryGRPC, MaxParallelism: parallelism,
-		GRPC: &grpcservicepb.Config{Target: b.address, Insecure: true},
+		GRPC: &services.Backend{Target: b.address, Insecure: true},
 	}}
 }
 
@@ -150,12 +152,8 @@ func TestPermanentCodesAreAChoice(t *testing.T) {
 		return status.Error(codes.Unimplemented, "because")
 	})
 	b.serve(t)
-	parsed, err := services.ParseCodes([]string{"UNIMPLEMENTED", "DATA_LOSS"})
-	if err != nil {
-		t.Fatal(err)
-	}
 	st := newFakeStore()
-	m := newManager(t, services.Config{Store: st, Services: b.spec(0), PermanentCodes: parsed})
+	m := newManager(t, services.Config{Store: st, Services: b.spec(0), PermanentCodes: []codes.Code{codes.DataLoss, codes.Unimplemented}})
 	if err := m.Ingest(t.Context(), batchOf("S", 2)); err != nil {
 		t.Fatal(err)
 	}
@@ -257,35 +255,28 @@ func TestBackendOverload(t *testing.T) {
 	}
 }
 
-func TestNewRefusesBadServices(t *testing.T) {
-	dir := t.TempDir()
-	empty := filepath.Join(dir, "empty.pem")
-	if err := os.WriteFile(empty, nil, 0o600); err != nil {
-		t.Fatal(err)
+func TestBackendOverTLS(t *testing.T) {
+	web := httptest.NewTLSServer(nil) // for its certificate
+	defer web.Close()
+	b := newBackend(nil)
+	b.options = []grpc.ServerOption{grpc.Creds(credentials.NewServerTLSFromCert(&web.TLS.Certificates[0]))}
+	b.serve(t)
+	trusted := x509.NewCertPool()
+	trusted.AddCert(web.Certificate())
+	for name, roots := range map[string]*x509.CertPool{"Trusted": trusted, "Other": x509.NewCertPool()} {
+		st := newFakeStore()
+		m := newManager(t, services.Config{Store: st, Services: []services.Spec{{
+			Name: name, Factory: services.FactoryGRPC, GRPC: &services.Backend{Target: b.address, Roots: roots},
+		}}})
+		if err := m.Ingest(t.Context(), batchOf(name, 1)); err != nil {
+			t.Fatal(err)
+		}
+		if waiting, _ := st.counts(); waiting != 0 != (name == "Other") {
+			t.Errorf("%s: backlog of %d", name, waiting)
+		}
 	}
-	for _, tc := range []struct {
-		name, want string
-		spec       services.Spec
-	}{
-		{"no target", "target", services.Spec{Name: "S", Factory: "GRPC", GRPC: &grpcservicepb.Config{Insecure: true}}},
-		{"no config", "target", services.Spec{Name: "S", Factory: "GRPC"}},
-		{"no security", "insecure", services.Spec{Name: "S", Factory: "GRPC", GRPC: &grpcservicepb.Config{Target: "x:1"}}},
-		{"no certificate file", "cert_file", services.Spec{Name: "S", Factory: "GRPC", GRPC: &grpcservicepb.Config{Target: "x:1", CertFile: dir + "/none"}}},
-		{"empty certificate file", "cert_file", services.Spec{Name: "S", Factory: "GRPC", GRPC: &grpcservicepb.Config{Target: "x:1", CertFile: empty}}},
-		{"reserved name", "system", services.Spec{Name: "system", Factory: "NOOP"}},
-		{"unknown factory", "Magic", services.Spec{Name: "S", Factory: "Magic"}},
-		{"unsupported factory", "CPS", services.Spec{Name: "S", Factory: "CPS"}},
-		{"negative parallelism", "max_parallelism", services.Spec{Name: "S", Factory: "NOOP", MaxParallelism: -1}},
-	} {
-		t.Run(tc.name, func(t *testing.T) {
-			m, err := services.New(services.Config{Store: newFakeStore(), ServerID: "x", Services: []services.Spec{tc.spec}})
-			if err == nil {
-				m.Close(t.Context())
-			}
-			if err == nil || !strings.Contains(err.Error(), tc.want) {
-				t.Errorf("New = %v, want an error that names %q", err, tc.want)
-			}
-		})
+	if n := b.service.takenOnce(t); n != 1 {
+		t.Errorf("%d messages taken, want that over a trusted connection", n)
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"github.com/sony/gobreaker/v2"
 
 	"github.com/farspeak/farspeak/internal/identity"
+	"github.com/farspeak/farspeak/internal/store"
 	fspb "github.com/farspeak/farspeak/proto/fleetspeak"
 )
 
@@ -72,7 +73,7 @@ func (in *intake) add(u *unit, msg *fspb.Message) {
 	if u == nil {
 		in.m.metrics.unknownService(msg, in.from)
 		name := msg.GetDestination().GetServiceName()
-		in.keep(kept{message: msg, service: cut(name, maxName), dead: true, reason: reason(fmt.Errorf("unknown service %q", name))})
+		in.keep(kept{message: msg, service: cut(name, store.MaxName), dead: true, reason: reason(fmt.Errorf("unknown service %q", name))})
 		return
 	}
 	for i := range in.groups {

@@ -299,6 +299,29 @@ func TestCircuit(t *testing.T) {
 	})
 }
 
+func TestProbeWhoseCallerLeavesProvesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newFakeService(func(ctx context.Context, _ *fspb.Message) error { <-ctx.Done(); return ctx.Err() })
+		m := newManager(t, services.Config{Store: newFakeStore(), Services: one("S", s)})
+		if err := m.Ingest(t.Context(), batchOf("S", 5)); err != nil { // opens the circuit
+			t.Fatal(err)
+		}
+		pass(services.DefaultCircuitOpenFor + time.Millisecond)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if err := m.Ingest(ctx, batchOf("S", 1)); !errors.Is(err, context.DeadlineExceeded) {
+			t.Fatalf("Ingest = %v", err)
+		}
+		tried := s.tried()
+		if err := m.Ingest(t.Context(), batchOf("S", 50)); err != nil {
+			t.Fatal(err)
+		}
+		if n := s.tried() - tried; n != 1 {
+			t.Errorf("%d calls after a probe without outcome, want one more probe", n)
+		}
+	})
+}
+
 func TestFailuresOfMessagesLeaveTheCircuitClosed(t *testing.T) {
 	s := newFakeService(func(context.Context, *fspb.Message) error { return errFlaky })
 	m := newManager(t, services.Config{Store: newFakeStore(), Services: one("S", s)})

@@ -119,7 +119,7 @@ func (m *Manager) newUnit(spec Spec) (*unit, error) {
 	if u.service != nil {
 		return u, nil
 	}
-	service, err := newBackend(spec.GRPC, m.cfg.PermanentCodes)
+	service, err := newRemote(spec.GRPC, m.cfg.PermanentCodes)
 	if err != nil {
 		return nil, err
 	}

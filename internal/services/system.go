@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"time"
+	"unicode/utf8"
 
 	"github.com/golang/glog"
 	"golang.org/x/time/rate"
@@ -48,7 +49,7 @@ func (s *system) Close() error { return nil }
 // process dispatches by type. Only agents speak as "system"; services on a client must not be able to (G-45).
 func (s *system) process(ctx context.Context, from sender, m *fspb.Message) error {
 	if name := m.GetSource().GetServiceName(); name != systemName {
-		return Permanent(fmt.Errorf("message to system from service %q, want system", cut(name, maxName)))
+		return Permanent(fmt.Errorf("message to system from service %q, want system", cut(name, store.MaxName)))
 	}
 	if from.id.IsNil() {
 		return Permanent(errors.New("message to system from no client"))
@@ -178,14 +179,14 @@ func (s *system) clientInfo(ctx context.Context, from sender, d *fspb.ClientInfo
 }
 
 // usableName reports whether a client's text can be stored as a name.
-func usableName(name string) bool { return name != "" && len(name) <= maxName }
+func usableName(name string) bool { return name != "" && utf8.RuneCountInString(name) <= store.MaxName }
 
 // killNotification counts a process that an agent killed. Nothing is stored.
 func (s *system) killNotification(from sender, d *monitoringpb.KillNotification) error {
 	s.metrics.killed(from, d)
 	s.killLine.Do(func() {
 		glog.Warningf("client %s: service %q, version %q, killed: %s; further ones are only counted for %v",
-			from.id, cut(d.GetService(), maxName), cut(d.GetVersion(), maxName), d.GetReason(), killLogInterval)
+			from.id, cut(d.GetService(), store.MaxName), cut(d.GetVersion(), store.MaxName), d.GetReason(), killLogInterval)
 	})
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"unicode/utf8"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -38,8 +39,8 @@ func (s *system) resourceUsage(ctx context.Context, from sender, d *monitoringpb
 func usageRecord(from sender, d *monitoringpb.ResourceUsageData) (store.ResourceUsage, error) {
 	u := d.GetResourceUsage()
 	switch {
-	case len(d.GetScope()) > maxName:
-		return store.ResourceUsage{}, fmt.Errorf("scope of %d bytes, at most %d", len(d.GetScope()), maxName)
+	case utf8.RuneCountInString(d.GetScope()) > store.MaxName:
+		return store.ResourceUsage{}, fmt.Errorf("scope of %d bytes, at most %d characters", len(d.GetScope()), store.MaxName)
 	case d.GetDataTimestamp() == nil:
 		return store.ResourceUsage{}, errors.New("data_timestamp is missing")
 	}
