@@ -268,8 +268,10 @@ func (a actions) die(force bool) {
 }
 
 func (a actions) restartService(ctx context.Context, name string) error {
-	err := a.services.restart(ctx, name)
-	a.reports.announce()
+	changed, err := a.services.restart(ctx, name)
+	if changed {
+		a.reports.announce()
+	}
 	return err
 }
 

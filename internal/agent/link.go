@@ -270,10 +270,9 @@ func (l *link) measure(bytes int, took time.Duration) {
 	l.batchBytes = int(min(max(perTenSeconds, smallest), maxBatchBytes))
 }
 
-// take returns the next batch for a contact of the given identity, nil when nothing waits.
-func (l *link) take(id *Identity) *batch {
+// batchLimit is how many bytes the next batch may have.
+func (l *link) batchLimit() int {
 	l.mu.Lock()
-	limit := l.batchBytes
-	l.mu.Unlock()
-	return l.outbox.take(id.ID, limit)
+	defer l.mu.Unlock()
+	return l.batchBytes
 }

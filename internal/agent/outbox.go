@@ -61,7 +61,8 @@ type parcel struct {
 	background bool
 	accepted   func() // may be nil; must not block
 	queued     time.Time
-	failures   int       // times in a row that the server ended a contact over it, alone
+	failures   int       // contacts that ended over it, alone
+	convicted  bool      // a contact without it succeeded since it failed alone
 	retry      time.Time // set aside until then
 }
 
@@ -77,6 +78,7 @@ type outbox struct {
 	mu       sync.Mutex
 	nextSeq  uint64
 	class    [classes]class
+	suspect  *parcel   // queued; failed alone
 	aside    []*parcel // ended contacts repeatedly; sent alone, and seldom
 	maxBatch int       // messages in a batch; falls when contacts fail over their content
 	closed   bool
@@ -180,11 +182,25 @@ type batch struct {
 	bytes   int
 }
 
+// open returns the batch with which a contact begins: that of take, or none to see whether a contact without succeeds.
+func (o *outbox) open(id identity.ClientID, maxBytes int) *batch {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.probingLocked() {
+		return nil
+	}
+	return o.takeLocked(id, maxBytes)
+}
+
 // take returns the next batch for a contact of the given identity, or nil when nothing waits. The batch ends at maxBytes;
 // its last message may reach beyond.
 func (o *outbox) take(id identity.ClientID, maxBytes int) *batch {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	return o.takeLocked(id, maxBytes)
+}
+
+func (o *outbox) takeLocked(id identity.ClientID, maxBytes int) *batch {
 	o.gatherLocked(id)
 	b := &batch{outbox: o}
 	for i := range o.class {
@@ -242,6 +258,9 @@ func (b *batch) accept() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for _, p := range b.parcels {
+		if o.suspect == p {
+			o.suspect = nil
+		}
 		c := &o.class[p.class]
 		c.count--
 		c.bytes -= len(p.raw)

@@ -120,7 +120,7 @@ func (l *link) awaitPoll(ctx context.Context, plan schedule) bool {
 func (l *link) pollRound(ctx context.Context) (active bool, err error) {
 	l.watchdog.reset()
 	id := l.state.identity()
-	b := l.take(id)
+	b := l.outbox.open(id.ID, l.batchLimit())
 	grant := grant{}
 	c := contact{
 		nonce:  l.state.nonce(),
@@ -146,6 +146,7 @@ func (l *link) pollRound(ctx context.Context) (active bool, err error) {
 	if b != nil {
 		b.accept()
 	}
+	l.outbox.opened()
 	return active, nil
 }
 

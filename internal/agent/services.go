@@ -202,33 +202,34 @@ func (s *services) halt(ctx context.Context, r *runningService) {
 }
 
 // restart replaces an instance by a fresh one of the same configuration. Messages that come meanwhile wait. If it cannot be
-// made again the service is gone.
-func (s *services) restart(ctx context.Context, name string) error {
+// made again the service is gone. changed says that the server knows the services differently.
+func (s *services) restart(ctx context.Context, name string) (changed bool, err error) {
 	if err := legalServiceName(name); err != nil {
-		return err
+		return false, err
 	}
 	s.changing.Lock()
 	defer s.changing.Unlock()
 	old := s.get(name)
 	if old == nil {
-		return fmt.Errorf("%w: %q", ErrServiceUnavailable, name)
+		return false, fmt.Errorf("%w: %q", ErrServiceUnavailable, name)
 	}
 	s.halt(ctx, old)
 	in := old.installation
+	changed = len(in.Signature) > 0
 	in.Signature = nil
 	svc, err := s.factories.New(in.Config.Factory, service.Spec{Name: name, Config: in.Config.Config, Host: s.host(name)})
 	if err != nil {
 		s.forget(ctx, name)
-		return fmt.Errorf("service %q did not start again: %w", name, err)
+		return true, fmt.Errorf("service %q did not start again: %w", name, err)
 	}
 	if err := s.start(in, svc); err != nil {
-		return err
+		return true, err
 	}
 	fresh := s.get(name)
 	fresh.mu.Lock()
 	defer fresh.mu.Unlock()
 	fresh.status.Restarts = old.snapshot().Restarts + 1
-	return nil
+	return changed, nil
 }
 
 // remove stops a service for good.

@@ -185,6 +185,7 @@ func (s *session) readFirst(records *wire.RecordReader) error {
 func (s *session) readRest(ctx context.Context, records *wire.RecordReader, header http.Header) ended {
 	start := time.Now()
 	s.flights.establish(header.Get(acksHeader) == acksOrdered)
+	s.link.outbox.opened()
 	leave := time.AfterFunc(agreedLifetime(header), s.leave)
 	defer leave.Stop()
 	s.link.endpoints.prefer(s.to)

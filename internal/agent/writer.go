@@ -33,7 +33,7 @@ func (s *session) writeFirst() error {
 	case <-s.link.router.beacon: // its news are in the grant
 	default:
 	}
-	return s.send(s.link.take(s.id), s.grant.first(s.link.router.inboxes()))
+	return s.send(s.link.outbox.open(s.id.ID, s.link.batchLimit()), s.grant.first(s.link.router.inboxes()))
 }
 
 func (s *session) writeRest(ctx context.Context) error {
@@ -46,7 +46,7 @@ func (s *session) writeRest(ctx context.Context) error {
 		ready := s.link.outbox.ready()
 		if s.flights.room() {
 			last := s.isLast()
-			b := s.link.take(s.id)
+			b := s.link.outbox.take(s.id.ID, s.link.batchLimit())
 			if b != nil || tokensDue {
 				tokensDue = false
 				if err := s.send(b, s.grant.next(s.link.router.inboxes())); err != nil {
