@@ -43,7 +43,7 @@ func TestServiceThatComesBackLosesNothing(t *testing.T) {
 		if tried > 300 { // 5 opened the circuit, then one probe each 5 s and a few that were under way
 			t.Errorf("a dead service was called %d times in 10 minutes", tried)
 		}
-		if n := st.calls["FinishBacklog"]; n > tried {
+		if n := st.called("FinishBacklog"); n > tried {
 			t.Errorf("%d messages were claimed for %d calls of a dead service", n, tried)
 		}
 		s.become(nil)

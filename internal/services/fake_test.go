@@ -296,6 +296,13 @@ func (f *fakeStore) touched() int {
 	return n
 }
 
+// called returns how often a method was called.
+func (f *fakeStore) called(method string) int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.calls[method]
+}
+
 // set changes the store while it is in use.
 func (f *fakeStore) set(change func()) {
 	f.mu.Lock()

@@ -149,8 +149,8 @@ func TestManyAcks(t *testing.T) {
 	if err := m.Ingest(t.Context(), systemBatch(report(t, "MessageAck", &fspb.MessageAckData{MessageIds: ids}))); err != nil {
 		t.Fatal(err)
 	}
-	if len(st.acks) != 1700 || st.calls["AckMessages"] != 4 {
-		t.Errorf("%d acks in %d calls, want 1700 in 4", len(st.acks), st.calls["AckMessages"])
+	if len(st.acks) != 1700 || st.called("AckMessages") != 4 {
+		t.Errorf("%d acks in %d calls, want 1700 in 4", len(st.acks), st.called("AckMessages"))
 	}
 }
 
