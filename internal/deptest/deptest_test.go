@@ -94,7 +94,7 @@ var direct = []struct {
 		why: "the life of a process, whatever it does",
 	},
 	{
-		of:  []string{"internal/deptest", "internal/doclint", "db"},
+		of:  []string{"internal/deptest", "internal/doclint", "db", "deploy"},
 		may: []string{},
 		why: "they are about the source tree",
 	},
