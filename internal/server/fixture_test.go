@@ -17,6 +17,7 @@ import (
 	"github.com/farspeak/farspeak/internal/server"
 	"github.com/farspeak/farspeak/internal/services"
 	"github.com/farspeak/farspeak/internal/store/sqlbase"
+	"github.com/farspeak/farspeak/internal/store/storetest"
 	fspb "github.com/farspeak/farspeak/proto/fleetspeak"
 )
 
@@ -69,6 +70,7 @@ var errTest = errors.New("told to fail")
 // fixture is a running server on loopback over a fresh SQLite store.
 type fixture struct {
 	server   *server.Server
+	database *storetest.Database
 	store    *sqlbase.Store
 	services *recorder
 	address  string
@@ -79,7 +81,8 @@ type fixture struct {
 // start runs a server; adjust may change its configuration.
 func start(t testing.TB, adjust ...func(*server.Config)) *fixture {
 	t.Helper()
-	f := &fixture{store: newTmpSQLite(t), services: &recorder{}, registry: prometheus.NewRegistry()}
+	database := storetest.SQLiteDatabase(t)
+	f := &fixture{database: database, store: database.Open(t, storetest.Options{}), services: &recorder{}, registry: prometheus.NewRegistry()}
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

@@ -36,7 +36,11 @@ func (s *Server) heartbeat(ctx context.Context) error {
 
 func (s *Server) heartbeatForever(ctx context.Context) {
 	for pause(ctx, jittered(HeartbeatInterval)) {
-		if err := s.heartbeat(ctx); err != nil && ctx.Err() == nil {
+		err := s.checkMemory(ctx)
+		if err == nil {
+			err = s.heartbeat(ctx)
+		}
+		if err != nil && ctx.Err() == nil {
 			s.metrics.complain("heartbeat: %v", err)
 		}
 	}

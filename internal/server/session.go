@@ -38,6 +38,7 @@ type session struct {
 	id      identity.ClientID
 	stream  stream
 	address string
+	key     []byte // PKIX DER; see checkMemory
 	nonce   uint64
 
 	// Guarded by expiry.mu.
@@ -224,6 +225,7 @@ func (n *session) open(reader *wire.RecordReader, p peer, o *pollObservation) er
 // queue is read, so that whatever arrives in between marks it.
 func (n *session) admit(ctx context.Context, p peer, rec record, o *pollObservation) error {
 	s := n.server
+	n.key = p.SPKI
 	if s.Draining() {
 		return notReady(http.StatusServiceUnavailable)
 	}

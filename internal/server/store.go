@@ -58,6 +58,7 @@ type StoredFile interface {
 // serverStore announces this server to the others.
 type serverStore interface {
 	Heartbeat(ctx context.Context, info store.ServerInfo) (time.Time, error)
+	ListServers(ctx context.Context, maxAge time.Duration) ([]store.ServerInfo, error)
 	RemoveServer(ctx context.Context, id string) error
 }
 
