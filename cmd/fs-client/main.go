@@ -8,12 +8,13 @@ import (
 	"os"
 
 	"github.com/farspeak/farspeak/internal/config/agentconfig"
+	"github.com/farspeak/farspeak/internal/config/configpath"
 	"github.com/farspeak/farspeak/internal/daemon/run"
 )
 
 func main() {
 	var o options
-	flag.StringVar(&o.config, "config", "", "client configuration `file`, required")
+	flag.StringVar(&o.config, "config", configpath.Client(), "client configuration `file`")
 	flag.BoolVar(&o.check, "check_config", false, "check the configuration and the files of its directory, and exit")
 	flag.StringVar(&o.profileDir, "profile_dir", os.TempDir(), "`directory` for profiles and goroutine dumps")
 	flag.BoolVar(&o.stdForward, "std_forward", false, "attach child processes to the agent's own standard streams; for tests")

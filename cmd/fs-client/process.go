@@ -11,6 +11,7 @@ import (
 
 	"github.com/farspeak/farspeak/internal/agent"
 	"github.com/farspeak/farspeak/internal/daemon/run"
+	"github.com/farspeak/farspeak/internal/daemon/systemd"
 )
 
 const (
@@ -47,7 +48,7 @@ func (p *process) superviseInstances(ctx context.Context) error {
 	for {
 		again, err := p.runInstance(ctx)
 		if !again {
-			notify("STOPPING=1")
+			tell(systemd.Stopping(""))
 			return p.exit(err)
 		}
 		glog.Info("reading the configuration again")
@@ -66,7 +67,7 @@ func (p *process) runInstance(parent context.Context) (again bool, err error) {
 	glog.Infof("fs-client %s starts as client %v", run.ReadBuild(), a.ID())
 	done := make(chan error, 1)
 	go func() { done <- a.Run(ctx) }() // waited for below, or given up together with the process
-	notify("READY=1")
+	tell(systemd.Ready("client " + a.ID().String()))
 
 	select {
 	case err := <-done:
@@ -74,12 +75,19 @@ func (p *process) runInstance(parent context.Context) (again bool, err error) {
 	case <-stalled:
 		return false, p.reportStall()
 	case <-p.reload:
-		notifyReloading()
+		tell(systemd.Status("reading the configuration again"))
 		cancel()
 		return p.awaitStop(done, reloadTimeout)
 	case <-parent.Done():
 		_, err := p.awaitStop(done, stopTimeout)
 		return false, err
+	}
+}
+
+// tell takes the outcome of a notice to systemd, without which the agent works as well.
+func tell(err error) {
+	if err != nil {
+		glog.Warning(err)
 	}
 }
 
