@@ -16,6 +16,7 @@ const (
 	handshakeTimeout    = 10 * time.Second
 	continueTimeout     = time.Second // for 100 Continue, then the body is sent anyway
 	maxIdleConnections  = 10
+	maxIdleTime         = 30 * time.Second // of kept connections; active polling is faster
 	sessionCacheEntries = 32
 )
 
@@ -59,6 +60,7 @@ func (c DialConfig) newTransport(id *Identity, revoked func(serial []byte) bool)
 		TLSHandshakeTimeout:   handshakeTimeout,
 		ExpectContinueTimeout: continueTimeout,
 		MaxIdleConns:          maxIdleConnections,
+		IdleConnTimeout:       maxIdleTime,
 		DisableCompression:    true, // of responses: the protocol has none, and a proxy that adds some delays records
 		Protocols:             &protocols,
 	}

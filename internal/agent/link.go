@@ -13,9 +13,6 @@ import (
 	"github.com/golang/glog"
 )
 
-// idleConnectionTimeout closes kept connections that polls and file requests left behind.
-const idleConnectionTimeout = 30 * time.Second
-
 // LinkConfig says how the agent keeps in touch with its servers.
 type LinkConfig struct {
 	DialConfig

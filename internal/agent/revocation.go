@@ -18,6 +18,7 @@ import (
 const (
 	revocationFile     = "RevokedCertificates"
 	revocationInterval = time.Hour
+	revocationRetry    = 5 * time.Minute
 	fileTimeout        = 30 * time.Second
 	maxRevocationList  = 16 << 20
 )
@@ -30,10 +31,11 @@ func (l *link) runRevocation(ctx context.Context) {
 		if err != nil && ctx.Err() == nil {
 			glog.Warningf("list of revoked certificates: %v", err)
 		}
+		wait := revocationRetry
 		if err == nil {
-			modified = latest
+			modified, wait = latest, revocationInterval
 		}
-		if !pause(ctx, stretch(revocationInterval), nil) {
+		if !pause(ctx, stretch(wait), nil) {
 			return
 		}
 	}

@@ -5,8 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
-	"slices"
 	"sync"
 
 	"github.com/golang/glog"
@@ -84,12 +82,6 @@ func (r *router) inboxes() map[string]*inbox {
 		out[name] = r.boxes[name]
 	}
 	return out
-}
-
-func (r *router) names() []string {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return slices.Sorted(maps.Keys(r.open))
 }
 
 // deliver takes messages from the server, for the client as which the contact was made.
