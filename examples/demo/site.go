@@ -131,6 +131,9 @@ func (s *site) configureClient(name string) error {
 		ConfigurationDirectory: s.path(name),
 		StateFile:              s.path(name, "state"),
 	}}
+	if err := os.MkdirAll(s.path(name, "services"), 0o700); err != nil { // signed services; there are none
+		return err
+	}
 	if err := os.CopyFS(s.path(name, "textservices"), os.DirFS(filepath.Join(inventory, "textservices"))); err != nil {
 		return err
 	}
@@ -189,7 +192,7 @@ It stays up until Ctrl-C. In another terminal:
 
   export FSCTL_ADMIN=%[2]s
   %[1]s/fsctl client list
-  %[1]s/fsctl client list | %[1]s/fsctl message send - --service inventory-kernel --stdin_args=0 --wait
+  %[1]s/fsctl client list | %[1]s/fsctl message send - --service inventory-kernel --stdin_args=00 --wait
   %[1]s/fsctl backlog status     # the answers to it, waiting: the backend below takes them
   %[1]s/inventory -admin %[2]s -listen %[3]s
 
