@@ -62,7 +62,7 @@ func TestBlacklistedGetsOnlyRekey(t *testing.T) {
 	poller := i.servers[0].Target().NewPoller(key)
 	defer poller.Close()
 	poll := func() *fspb.ContactData {
-		reply, err := poller.Poll(t.Context(), &fspb.ContactData{}, nil)
+		reply, err := poller.Poll(t.Context(), emptyContact(), nil)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -11,7 +11,6 @@ import (
 	"testing"
 	"time"
 
-	fspb "github.com/farspeak/farspeak/proto/fleetspeak"
 	componentspb "github.com/farspeak/farspeak/proto/fleetspeak/components"
 	"github.com/farspeak/farspeak/test/harness"
 	"github.com/farspeak/farspeak/test/peer"
@@ -224,7 +223,7 @@ func layClaims(t *testing.T, server *harness.Server, count int) {
 	})
 	claim := peer.AppendVarint(nil, 20<<20)
 	each(t, count, func() error {
-		session, _, err := server.Target().Open(t.Context(), newKey(t), false, &fspb.ContactData{}, nil)
+		session, _, err := server.Target().Open(t.Context(), newKey(t), false, emptyContact(), nil)
 		if err != nil {
 			return err
 		}
@@ -296,7 +295,7 @@ func slowHeaders(t *testing.T, server *harness.Server) {
 func slowRecords(t *testing.T, server *harness.Server) {
 	var sessions []*peer.Session
 	for range slow {
-		session, _, err := server.Target().Open(t.Context(), newKey(t), false, &fspb.ContactData{}, nil)
+		session, _, err := server.Target().Open(t.Context(), newKey(t), false, emptyContact(), nil)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/protobuf/types/known/timestamppb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	fspb "github.com/farspeak/farspeak/proto/fleetspeak"
@@ -141,5 +142,5 @@ func checkProtocol(t *testing.T, agents []*peer.Agent) {
 	}
 }
 
-// emptyContact is a record that only says that the client is there.
-func emptyContact() *fspb.ContactData { return &fspb.ContactData{} }
+// emptyContact is a record without messages. It is never one without bytes: agents tell their time.
+func emptyContact() *fspb.ContactData { return &fspb.ContactData{ClientClock: timestamppb.Now()} }

@@ -6,7 +6,6 @@ import (
 	"testing"
 
 	"github.com/farspeak/farspeak/internal/testmysql"
-	fspb "github.com/farspeak/farspeak/proto/fleetspeak"
 	componentspb "github.com/farspeak/farspeak/proto/fleetspeak/components"
 	"github.com/farspeak/farspeak/test/harness"
 	"github.com/farspeak/farspeak/test/peer"
@@ -106,7 +105,7 @@ func (i *installation) checkObservedAddress(t *testing.T, admin *harness.AdminCl
 		if err != nil {
 			t.Fatal(err)
 		}
-		session, _, err := target.Open(t.Context(), key, false, &fspb.ContactData{}, nil)
+		session, _, err := target.Open(t.Context(), key, false, emptyContact(), nil)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -123,7 +123,7 @@ func (s *Session) expect(allowed reaction) error {
 func presenting(copies int) func(context.Context, Target, *Key) error {
 	return func(ctx context.Context, t Target, key *Key) error {
 		t.Copies = copies
-		s, _, err := t.Open(ctx, key, false, &fspb.ContactData{}, nil)
+		s, _, err := t.Open(ctx, key, false, &fspb.ContactData{ClientClock: timestamppb.Now()}, nil)
 		if err == nil {
 			s.Close()
 			return fmt.Errorf("a client with %d certificates got in", max(0, copies))
