@@ -79,6 +79,7 @@ func (d *daemon) openParts(ctx context.Context) (err error) {
 		return errors.Join(err, clients.Close())
 	}
 	d.health.Add("store", d.store.Ping)
+	d.health.Add("listener", func(context.Context) error { return d.server.Serving() })
 	return nil
 }
 

@@ -5,7 +5,6 @@ import (
 	"slices"
 
 	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/farspeak/farspeak/internal/identity"
 	"github.com/farspeak/farspeak/internal/store"
@@ -126,14 +125,7 @@ func (n *session) blacklist() {
 // (G-10): its ID follows from the client's, and storing it again changes nothing. It is sent even when it cannot be
 // stored, because an acknowledgement of an unknown message is harmless.
 func (s *Server) rekeyRequest(ctx context.Context, id identity.ClientID) *store.PendingMessage {
-	messageID := identity.RekeyMessageID(id)
-	m := &fspb.Message{
-		MessageId:    messageID.Bytes(),
-		Source:       &fspb.Address{ServiceName: systemService},
-		Destination:  &fspb.Address{ClientId: id.Bytes(), ServiceName: systemService},
-		MessageType:  "RekeyRequest",
-		CreationTime: timestamppb.Now(),
-	}
+	m := store.RekeyRequest(id)
 	if _, err := s.cfg.Store.InsertMessages(ctx, []*fspb.Message{m}); err != nil {
 		s.metrics.complain("storing the rekey request of client %s: %v", id, err)
 	}
@@ -142,6 +134,6 @@ func (s *Server) rekeyRequest(ctx context.Context, id identity.ClientID) *store.
 		s.metrics.complain("encoding the rekey request of client %s: %v", id, err)
 	}
 	return &store.PendingMessage{
-		ClientID: id, ID: messageID, Service: systemService, Type: m.MessageType, Encoded: encoded,
+		ClientID: id, ID: identity.RekeyMessageID(id), Service: systemService, Type: m.MessageType, Encoded: encoded,
 	}
 }

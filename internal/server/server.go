@@ -130,6 +130,7 @@ type Server struct {
 	pushes    sync.WaitGroup // goroutines that write to sessions; started by sessions, fetchers and loops only
 	admission sync.RWMutex   // held for reading while a session is counted, for writing while draining is set
 	draining  atomic.Bool
+	serving   atomic.Bool // connections are accepted
 }
 
 // New checks cfg and makes a Server. Nothing is served before Run.
@@ -196,7 +197,11 @@ func (s *Server) Run(ctx context.Context) error {
 
 	served := make(chan error, 1)
 	web := s.httpServer()
-	go func() { served <- web.Serve(s.listener()) }()
+	s.serving.Store(true)
+	go func() {
+		served <- web.Serve(s.listener())
+		s.serving.Store(false)
+	}()
 	if s.cfg.Ready != nil {
 		s.cfg.Ready()
 	}
@@ -230,6 +235,14 @@ func (s *Server) prepare(ctx context.Context) error {
 	}
 	if err := s.heartbeat(ctx); err != nil {
 		return fmt.Errorf("announcing this server: %w", err)
+	}
+	return nil
+}
+
+// Serving returns an error unless connections are accepted.
+func (s *Server) Serving() error {
+	if !s.serving.Load() {
+		return errors.New("no connections are accepted")
 	}
 	return nil
 }
