@@ -77,11 +77,11 @@ staticcheck: ## staticcheck
 
 .PHONY: imports
 imports: ## who may import whom
-	$(GO) test ./internal/deptest
+	$(GO) test -count=1 ./internal/deptest
 
 .PHONY: links
 links: ## relative links in the documentation
-	$(GO) test ./internal/doclint
+	$(GO) test -count=1 ./internal/doclint
 
 .PHONY: drift
 drift: ## fail if generated code is not what its .proto files say; needs protoc
