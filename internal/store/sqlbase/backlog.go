@@ -20,8 +20,8 @@ const (
 	// backlogIDs reads ranges of by_message.
 	backlogIDs = `SELECT service, message_id FROM service_backlog {index by_message} WHERE message_id IN ({list})`
 
-	// deleteBacklog deletes by ranges of PRIMARY.
-	deleteBacklog = `{delete service_backlog PRIMARY} WHERE service = ? AND message_id IN ({list})`
+	// deleteBacklog looks up rows in PRIMARY.
+	deleteBacklog = `{delete service_backlog PRIMARY message_id} AND service = ?`
 
 	// countBacklog reads by_due alone.
 	countBacklog = `SELECT COUNT(*) FROM (SELECT 1 FROM service_backlog {index by_due} LIMIT ?) AS some`
@@ -144,7 +144,7 @@ func (t session) addBacklog(ctx context.Context, rows []*backlogRow, dueIn time.
 
 func (t session) deleteBacklog(ctx context.Context, keys []backlogKey) error {
 	return byService(keys, func(service string, ids []identity.MessageID) error {
-		_, err := t.exec(ctx, t.s.sql(deleteBacklog, len(ids)), append([]any{service}, messageArgs(ids)...)...)
+		_, err := t.exec(ctx, t.s.sql(deleteBacklog, len(ids)), append(messageArgs(ids), service)...)
 		return err
 	})
 }

@@ -133,8 +133,7 @@ func (t session) lockContacted(ctx context.Context, ids []identity.ClientID) (ma
 	return clients, now, err
 }
 
-// register inserts the clients that are missing, adds them to clients, and returns which it made. Another server may make
-// one of them first; then its row counts.
+// register inserts the clients that are missing, adds them to clients, and returns which it made.
 func (t session) register(ctx context.Context, updates []store.ContactUpdate, clients map[identity.ClientID]*store.Client, now int64) (map[identity.ClientID]bool, error) {
 	first := make(map[identity.ClientID]store.ContactUpdate)
 	for _, u := range updates {
@@ -154,6 +153,9 @@ func (t session) register(ctx context.Context, updates []store.ContactUpdate, cl
 	if err != nil {
 		return nil, err
 	}
+	if inserted < int64(len(ids)) {
+		return nil, errRaced
+	}
 	made, _, err := t.lockContacted(ctx, ids)
 	if err != nil {
 		return nil, err
@@ -166,10 +168,6 @@ func (t session) register(ctx context.Context, updates []store.ContactUpdate, cl
 			return nil, fmt.Errorf("client %v vanished while it was registered", ids[i])
 		}
 		clients[c.ID] = c
-		// When some rows are another server's, the time tells which.
-		if inserted < int64(len(ids)) && micros(c.FirstContact) != now {
-			continue
-		}
 		registered[c.ID] = true
 		for _, label := range sortedKeys(fittingLabels(first[c.ID].ClaimedLabels)) {
 			labels = append(labels, []any{ids[i][:], reportedBy, label})

@@ -42,9 +42,9 @@ const (
 		FROM dead_letters {index PRIMARY} WHERE service = ? AND message_id IN ({list})
 		{ignore service_backlog.attempts}`
 
-	// deleteResults and deleteDead delete by ranges of PRIMARY.
-	deleteResults = `{delete message_results PRIMARY} WHERE message_id IN ({list})`
-	deleteDead    = `{delete dead_letters PRIMARY} WHERE service = ? AND message_id IN ({list})`
+	// deleteResults and deleteDead look up rows in PRIMARY.
+	deleteResults = `{delete message_results PRIMARY message_id}`
+	deleteDead    = `{delete dead_letters PRIMARY message_id} AND service = ?`
 )
 
 // bury copies rows of the backlog to the dead letters.
@@ -138,15 +138,14 @@ func (s *Store) DeadLetterServices(ctx context.Context) (services []string, err 
 // failed results go.
 func (s *Store) RetryDeadLetters(ctx context.Context, service string, ids []identity.MessageID) (n int64, err error) {
 	defer s.op("RetryDeadLetters", &err)()
-	n, err = s.eachDead(ctx, service, ids, func(t session, args []any, found []identity.MessageID) error {
-		if _, err := t.exec(ctx, s.sql(reviveDead, len(found)), args...); err != nil {
+	n, err = s.eachDead(ctx, service, ids, func(t session, found []identity.MessageID) error {
+		if _, err := t.exec(ctx, s.sql(reviveDead, len(found)), append([]any{service}, messageArgs(found)...)...); err != nil {
 			return err
 		}
 		if _, err := t.exec(ctx, s.sql(deleteResults, len(found)), messageArgs(found)...); err != nil {
 			return err
 		}
-		_, err := t.exec(ctx, s.sql(deleteDead, len(found)), args...)
-		return err
+		return t.deleteDead(ctx, service, found)
 	})
 	s.backlog.added(n)
 	return n, err
@@ -155,14 +154,18 @@ func (s *Store) RetryDeadLetters(ctx context.Context, service string, ids []iden
 // DeleteDeadLetters removes dead letters of a service for good and returns how many it found. Their results stay.
 func (s *Store) DeleteDeadLetters(ctx context.Context, service string, ids []identity.MessageID) (n int64, err error) {
 	defer s.op("DeleteDeadLetters", &err)()
-	return s.eachDead(ctx, service, ids, func(t session, args []any, found []identity.MessageID) error {
-		_, err := t.exec(ctx, s.sql(deleteDead, len(found)), args...)
-		return err
+	return s.eachDead(ctx, service, ids, func(t session, found []identity.MessageID) error {
+		return t.deleteDead(ctx, service, found)
 	})
 }
 
-// eachDead locks dead letters in bounded transactions and calls do for those that exist. args are the service and the IDs.
-func (s *Store) eachDead(ctx context.Context, service string, ids []identity.MessageID, do func(t session, args []any, found []identity.MessageID) error) (n int64, err error) {
+func (t session) deleteDead(ctx context.Context, service string, ids []identity.MessageID) error {
+	_, err := t.exec(ctx, t.s.sql(deleteDead, len(ids)), append(messageArgs(ids), service)...)
+	return err
+}
+
+// eachDead locks dead letters in bounded transactions and calls do for those that exist.
+func (s *Store) eachDead(ctx context.Context, service string, ids []identity.MessageID, do func(t session, found []identity.MessageID) error) (n int64, err error) {
 	for chunk := range slices.Chunk(sortedMessages(slices.Values(ids)), maxList) {
 		var found []identity.MessageID
 		err := s.write(ctx, func(t session) error {
@@ -177,7 +180,7 @@ func (s *Store) eachDead(ctx context.Context, service string, ids []identity.Mes
 			if err != nil || len(found) == 0 {
 				return err
 			}
-			return do(t, append([]any{service}, messageArgs(found)...), found)
+			return do(t, found)
 		})
 		if err != nil {
 			return n, err

@@ -23,8 +23,8 @@ const (
 	insertLabels   = `INSERT INTO client_labels (client_id, service, label) VALUES {rows} {ignore service}`
 	insertLabelRow = `(?, ?, ?)`
 
-	// deleteLabels deletes by ranges of PRIMARY.
-	deleteLabels = `{delete client_labels PRIMARY} WHERE client_id = ? AND service = ? AND label IN ({list})`
+	// deleteLabels looks up rows in PRIMARY.
+	deleteLabels = `{delete client_labels PRIMARY label} AND client_id = ? AND service = ?`
 
 	// getServices reads ranges of PRIMARY.
 	getServices = `SELECT client_id, name, signature FROM client_services {index PRIMARY} WHERE client_id IN ({list})
@@ -33,8 +33,8 @@ const (
 	insertServices   = `INSERT INTO client_services (client_id, name, signature) VALUES {rows} {upsert client_id, name: signature}`
 	insertServiceRow = `(?, ?, ?)`
 
-	// deleteServices deletes by ranges of PRIMARY.
-	deleteServices = `{delete client_services PRIMARY} WHERE client_id = ? AND name IN ({list})`
+	// deleteServices looks up rows in PRIMARY.
+	deleteServices = `{delete client_services PRIMARY name} AND client_id = ?`
 
 	// lockClients locks rows by ranges of PRIMARY, in its order.
 	lockClients = `SELECT client_id FROM clients {index PRIMARY} WHERE client_id IN ({list}) ORDER BY client_id {lock}`
@@ -215,13 +215,13 @@ func (t session) setReported(ctx context.Context, ids []identity.ClientID, wante
 
 func (t session) dropReported(ctx context.Context, id identity.ClientID, now, wanted reported) error {
 	if gone := missing(now.labels, wanted.labels); len(gone) > 0 {
-		args := append([]any{id[:], reportedBy}, stringArgs(gone)...)
+		args := append(stringArgs(gone), id[:], reportedBy)
 		if _, err := t.exec(ctx, t.s.sql(deleteLabels, len(gone)), args...); err != nil {
 			return err
 		}
 	}
 	if gone := missing(now.services, wanted.services); len(gone) > 0 {
-		args := append([]any{id[:]}, stringArgs(gone)...)
+		args := append(stringArgs(gone), id[:])
 		if _, err := t.exec(ctx, t.s.sql(deleteServices, len(gone)), args...); err != nil {
 			return err
 		}

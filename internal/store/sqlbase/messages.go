@@ -2,6 +2,7 @@ package sqlbase
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -21,14 +22,14 @@ const (
 		creation_seconds, creation_nanos, size, header, data) VALUES {rows} {ignore message_id}`
 	insertMessageRow = `(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
 
-	// pendingSeqs reads ranges of by_message.
-	pendingSeqs = `SELECT message_id, seq FROM client_messages {index by_message} WHERE message_id IN ({list})`
+	// pendingIDsAmong reads ranges of by_message.
+	pendingIDsAmong = `SELECT message_id FROM client_messages {index by_message} WHERE message_id IN ({list})`
 
 	// completedIDs reads ranges of PRIMARY.
 	completedIDs = `SELECT message_id FROM message_results {index PRIMARY} WHERE message_id IN ({list})`
 
-	// deleteMessages deletes by ranges of by_message.
-	deleteMessages = `{delete client_messages by_message} WHERE message_id IN ({list})`
+	// deleteMessages looks up rows in by_message.
+	deleteMessages = `{delete client_messages by_message message_id}`
 )
 
 // Kinds of client_messages.
@@ -94,9 +95,11 @@ func (s *Store) InsertMessages(ctx context.Context, messages []*fspb.Message) (o
 	s.sequence.number(inserts, now)
 	duplicates := make(map[identity.MessageID]bool)
 	if len(inserts) > 0 {
+		raced := false // in an earlier run: some are pending, and it pays to ask which
 		err = s.write(ctx, func(t session) error {
 			var err error
-			duplicates, err = t.insertPending(ctx, inserts, now)
+			duplicates, err = t.insertPending(ctx, inserts, now, raced)
+			raced = errors.Is(err, errRaced)
 			return err
 		})
 		if err != nil {
@@ -104,10 +107,12 @@ func (s *Store) InsertMessages(ctx context.Context, messages []*fspb.Message) (o
 		}
 		s.queues.added(inserts)
 	}
-	if len(refused) > 0 {
-		if err := s.read().findKnown(ctx, sortedMessages(maps.Keys(refused)), duplicates); err != nil {
-			return nil, err
-		}
+	known, err := s.read().known(ctx, sortedMessages(maps.Keys(refused)))
+	if err != nil {
+		return nil, err
+	}
+	for _, id := range known {
+		duplicates[id] = true
 	}
 	for i, p := range rows {
 		switch {
@@ -181,11 +186,15 @@ func (s *Store) insertTargets(ctx context.Context, rows []*pending) (targets map
 	return targets, now, nil
 }
 
-// insertPending inserts rows and returns the IDs that were known before. What became of completed messages is read after
-// the insert: while the insert waits for an acknowledgement of the same message, its result appears.
-func (t session) insertPending(ctx context.Context, rows []*pending, now int64) (map[identity.MessageID]bool, error) {
+// insertPending inserts rows and returns the IDs that were known before. It expects that none of them is pending; when
+// some are, it is errRaced, and the next run asks which. What became of completed messages is read after the insert:
+// while the insert waits for an acknowledgement of the same message, its result appears.
+func (t session) insertPending(ctx context.Context, rows []*pending, now int64, ask bool) (map[identity.MessageID]bool, error) {
 	duplicates := make(map[identity.MessageID]bool)
 	rows, err := t.skipPendingRekeys(ctx, rows, duplicates, now)
+	if err == nil && ask {
+		rows, err = t.skipPending(ctx, rows, duplicates)
+	}
 	if err != nil || len(rows) == 0 {
 		return duplicates, err
 	}
@@ -195,9 +204,7 @@ func (t session) insertPending(ctx context.Context, rows []*pending, now int64) 
 		return nil, err
 	}
 	if inserted < int64(len(rows)) {
-		if err := t.findPending(ctx, rows, duplicates); err != nil {
-			return nil, err
-		}
+		return nil, errRaced
 	}
 	return duplicates, t.dropCompleted(ctx, rows, duplicates)
 }
@@ -214,36 +221,29 @@ func pendingRows(rows []*pending) [][]any {
 	return args
 }
 
-// findPending adds to duplicates the rows that were in the table before ours.
-func (t session) findPending(ctx context.Context, rows []*pending, duplicates map[identity.MessageID]bool) error {
-	seqs := make(map[identity.MessageID]int64, len(rows))
-	for _, p := range rows {
-		seqs[p.id] = p.seq
+// skipPending leaves out rows that are in the table, and adds them to duplicates.
+func (t session) skipPending(ctx context.Context, rows []*pending, duplicates map[identity.MessageID]bool) ([]*pending, error) {
+	known, err := t.pendingAmong(ctx, pendingMessageIDs(rows))
+	if err != nil {
+		return nil, err
 	}
-	for chunk := range slices.Chunk(sortedMessages(maps.Keys(seqs)), maxList) {
-		err := t.query(ctx, t.s.sql(pendingSeqs, len(chunk)), messageArgs(chunk), func(r row) error {
-			var id identity.MessageID
-			var seq int64
-			err := r.Scan(fixed(id[:]), &seq)
-			if seq != seqs[id] {
-				duplicates[id] = true
-			}
-			return err
-		})
-		if err != nil {
-			return err
-		}
+	for _, id := range known {
+		duplicates[id] = true
 	}
-	return nil
+	return slices.DeleteFunc(slices.Clone(rows), func(p *pending) bool { return duplicates[p.id] }), nil
 }
 
-// dropCompleted removes rows again that have a result, and adds them to duplicates.
-func (t session) dropCompleted(ctx context.Context, rows []*pending, duplicates map[identity.MessageID]bool) error {
+func pendingMessageIDs(rows []*pending) []identity.MessageID {
 	ids := make([]identity.MessageID, len(rows))
 	for i, p := range rows {
 		ids[i] = p.id
 	}
-	completed, err := t.completed(ctx, ids)
+	return ids
+}
+
+// dropCompleted removes rows again that have a result, and adds them to duplicates.
+func (t session) dropCompleted(ctx context.Context, rows []*pending, duplicates map[identity.MessageID]bool) error {
+	completed, err := t.completed(ctx, pendingMessageIDs(rows))
 	if err != nil {
 		return err
 	}
@@ -258,11 +258,19 @@ func (t session) dropCompleted(ctx context.Context, rows []*pending, duplicates 
 	return nil
 }
 
-// completed returns the messages among ids that have a result, in order.
+// pendingAmong returns the messages among ids that are pending, and completed those that have a result, in order.
+func (t session) pendingAmong(ctx context.Context, ids []identity.MessageID) ([]identity.MessageID, error) {
+	return t.messageIDs(ctx, pendingIDsAmong, ids)
+}
+
 func (t session) completed(ctx context.Context, ids []identity.MessageID) ([]identity.MessageID, error) {
+	return t.messageIDs(ctx, completedIDs, ids)
+}
+
+func (t session) messageIDs(ctx context.Context, template string, ids []identity.MessageID) ([]identity.MessageID, error) {
 	var found []identity.MessageID
 	for chunk := range slices.Chunk(ids, maxList) {
-		err := t.query(ctx, t.s.sql(completedIDs, len(chunk)), messageArgs(chunk), func(r row) error {
+		err := t.query(ctx, t.s.sql(template, len(chunk)), messageArgs(chunk), func(r row) error {
 			var id identity.MessageID
 			err := r.Scan(fixed(id[:]))
 			found = append(found, id)
@@ -276,25 +284,14 @@ func (t session) completed(ctx context.Context, ids []identity.MessageID) ([]ide
 	return found, nil
 }
 
-// findKnown adds to known the messages that are pending or completed.
-func (t session) findKnown(ctx context.Context, ids []identity.MessageID, known map[identity.MessageID]bool) error {
-	for chunk := range slices.Chunk(ids, maxList) {
-		err := t.query(ctx, t.s.sql(pendingSeqs, len(chunk)), messageArgs(chunk), func(r row) error {
-			var id identity.MessageID
-			var seq int64
-			err := r.Scan(fixed(id[:]), &seq)
-			known[id] = true
-			return err
-		})
-		if err != nil {
-			return err
-		}
+// known returns the messages among ids that are pending or completed.
+func (t session) known(ctx context.Context, ids []identity.MessageID) ([]identity.MessageID, error) {
+	pending, err := t.pendingAmong(ctx, ids)
+	if err != nil {
+		return nil, err
 	}
 	completed, err := t.completed(ctx, ids)
-	for _, id := range completed {
-		known[id] = true
-	}
-	return err
+	return append(pending, completed...), err
 }
 
 // sequence numbers messages in the order of their insertion: the store's clock, made strictly increasing in this process.

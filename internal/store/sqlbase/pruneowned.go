@@ -18,8 +18,10 @@ const (
 	// sentTo reads one range of by_broadcast.
 	sentTo = `SELECT client_id FROM broadcast_sent {index by_broadcast} WHERE broadcast_id = ? LIMIT ?`
 
+	// deleteSent looks up rows in PRIMARY.
+	deleteSent = `{delete broadcast_sent PRIMARY client_id} AND broadcast_id = ?`
+
 	// The statements that follow delete ranges of PRIMARY.
-	deleteSent            = `{delete broadcast_sent PRIMARY} WHERE client_id IN ({list}) AND broadcast_id = ?`
 	deleteBroadcastLabels = `{delete broadcast_labels PRIMARY} WHERE broadcast_id = ?`
 	deleteBroadcast       = `DELETE FROM broadcasts WHERE broadcast_id = ?`
 
@@ -45,14 +47,14 @@ const (
 	lostReason = "Client was removed: no contact within the retention time."
 )
 
-// ofClient deletes what belongs to clients: ranges of PRIMARY of each table.
+// ofClient deletes what belongs to clients, looked up in PRIMARY of each table.
 var ofClient = []string{
-	`{delete client_labels PRIMARY} WHERE client_id IN ({list})`,
-	`{delete client_services PRIMARY} WHERE client_id IN ({list})`,
-	`{delete client_contacts PRIMARY} WHERE client_id IN ({list})`,
-	`{delete resource_usage PRIMARY} WHERE client_id IN ({list})`,
-	`{delete broadcast_sent PRIMARY} WHERE client_id IN ({list})`,
-	`{delete clients PRIMARY} WHERE client_id IN ({list})`,
+	`{delete client_labels PRIMARY client_id}`,
+	`{delete client_services PRIMARY client_id}`,
+	`{delete client_contacts PRIMARY client_id}`,
+	`{delete resource_usage PRIMARY client_id}`,
+	`{delete broadcast_sent PRIMARY client_id}`,
+	`{delete clients PRIMARY client_id}`,
 }
 
 // maxLostClients bounds the clients that one transaction deletes: each may have a long history.

@@ -3,6 +3,7 @@ package sqlbase
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"strings"
@@ -18,6 +19,9 @@ const (
 	retryDelay    = 4 * time.Millisecond
 	maxRetryDelay = 500 * time.Millisecond
 )
+
+// errRaced ends a transaction whose rows another server inserted meanwhile; it runs again and finds them.
+var errRaced = errors.New("another server was faster")
 
 // querier is a transaction, or a pool where each statement is a transaction of its own.
 type querier interface {
@@ -72,7 +76,7 @@ func (s *Store) retry(ctx context.Context, run func() error) error {
 		if err == nil {
 			return nil
 		}
-		reason := s.dialect.Classify(err).Retry
+		reason := s.retryReason(err)
 		if reason == "" || ctx.Err() != nil {
 			return err
 		}
@@ -85,6 +89,13 @@ func (s *Store) retry(ctx context.Context, run func() error) error {
 		}
 		delay = min(2*delay, maxRetryDelay)
 	}
+}
+
+func (s *Store) retryReason(err error) string {
+	if errors.Is(err, errRaced) {
+		return "raced"
+	}
+	return s.dialect.Classify(err).Retry
 }
 
 func pause(ctx context.Context, d time.Duration) error {
