@@ -65,7 +65,9 @@ func (d *daemon) openParts(ctx context.Context) (err error) {
 	}
 	nc := d.settings.notifierConfig()
 	nc.Registerer = d.registry
-	nc.Failed = func(address string, err error) { glog.Warningf("notifications to %s fail from now on: %v", address, err) }
+	nc.Failed = func(address string, err error) {
+		glog.Warningf("notifications to %s fail from now on: %v", address, err)
+	}
 	d.notifier = notify.NewClient(nc)
 	if err := d.openAdmin(ctx, sockets); err != nil {
 		return err
