@@ -12,10 +12,15 @@ import (
 )
 
 const (
-	// dueMessages reads one range of PRIMARY, in order. Data over inlineData bytes is left for largeData.
-	dueMessages = `SELECT client_id, message_id, service, message_type, attempts, size, header,
-		CASE WHEN size <= 4096 THEN data END, data IS NULL
-		FROM client_messages {index PRIMARY} WHERE client_id = ? AND due_us <= {now}`
+	dueColumns = `client_id, message_id, service, message_type, attempts, size, header,
+		CASE WHEN size <= 4096 THEN data END, data IS NULL`
+
+	// dueTogether reads ranges of PRIMARY, in its order. Data over inlineData bytes is left for largeData.
+	dueTogether = `SELECT ` + dueColumns + ` FROM client_messages {index PRIMARY}
+		WHERE client_id IN ({list}) AND due_us <= {now}`
+	// dueAlone reads one range of PRIMARY, in its order.
+	dueAlone = `SELECT ` + dueColumns + ` FROM client_messages {index PRIMARY} WHERE client_id = ? AND due_us <= {now}`
+
 	dueOfServices = ` AND service IN ({list})`
 	dueInOrder    = ` ORDER BY client_id, seq LIMIT ?`
 
@@ -26,6 +31,10 @@ const (
 	inlineData = 4096
 	// maxDueRows bounds the rows of one call of DueMessages; clients share it evenly.
 	maxDueRows = 2000
+	// A query for n clients together reads at most rowsTogether + n * rowsEach rows. That is plenty while clients are
+	// up to date; when it is not, a few of them have long queues, and those that it cut off are read one by one.
+	rowsTogether = 100
+	rowsEach     = 4
 )
 
 // DueMessages returns what is due for clients, each client's in the order of insertion. The payload of one call is bounded
@@ -34,16 +43,21 @@ func (s *Store) DueMessages(ctx context.Context, requests []store.DueRequest) (_
 	defer s.op("DueMessages", &err)()
 	found := make(map[identity.ClientID]*dueQueue, len(requests))
 	share := max(1, maxDueRows/max(1, len(requests)))
-	var parts []statement
 	for _, r := range requests {
 		if found[r.ClientID] != nil || r.Limit <= 0 || (r.Services != nil && len(r.Services) == 0) {
 			continue
 		}
-		q := &dueQueue{limit: min(r.Limit, share)}
-		found[r.ClientID] = q
-		parts = append(parts, s.duePart(r, q.limit))
+		found[r.ClientID] = &dueQueue{client: r.ClientID, services: r.Services, limit: min(r.Limit, share)}
 	}
-	if err := s.readDue(ctx, parts, found); err != nil {
+	var alone []*dueQueue
+	for _, group := range byServices(found) {
+		left, err := s.readTogether(ctx, group)
+		if err != nil {
+			return nil, err
+		}
+		alone = append(alone, left...)
+	}
+	if err := s.readAlone(ctx, alone); err != nil {
 		return nil, err
 	}
 	if err := s.readLarge(ctx, takeWithin(found, s.cfg.MaxFetchBytes)); err != nil {
@@ -56,20 +70,123 @@ func (s *Store) DueMessages(ctx context.Context, requests []store.DueRequest) (_
 	return answer, nil
 }
 
+// dueQueue is what is asked and found for one client.
+type dueQueue struct {
+	client   identity.ClientID
+	services []string // nil for all
+	limit    int
+
+	found []*dueRow
+	taken int // of found
+	more  bool
+}
+
+type dueRow struct {
+	message store.PendingMessage
+	header  []byte // until the data is there; then nil
+	size    int
+}
+
+// byServices groups queues that ask for the same services, in the order of clients.
+func byServices(queues map[identity.ClientID]*dueQueue) map[string][]*dueQueue {
+	groups := make(map[string][]*dueQueue)
+	for _, id := range sortedClients(maps.Keys(queues)) {
+		q := queues[id]
+		key := ""
+		if q.services != nil {
+			key = strings.Join(slices.Sorted(slices.Values(q.services)), "\x00") + "\x00"
+		}
+		groups[key] = append(groups[key], q)
+	}
+	return groups
+}
+
+// readTogether reads queues that ask for the same services with one query for many clients, and returns those that are
+// left to be read one by one.
+func (s *Store) readTogether(ctx context.Context, group []*dueQueue) (left []*dueQueue, err error) {
+	for chunk := range slices.Chunk(group, maxList) {
+		if len(chunk) == 1 {
+			left = append(left, chunk[0])
+			continue
+		}
+		cut, err := s.readChunk(ctx, chunk)
+		if err != nil {
+			return nil, err
+		}
+		left = append(left, chunk[cut:]...)
+	}
+	return left, nil
+}
+
+// readChunk reads queues and returns the index of the first that was cut off.
+func (s *Store) readChunk(ctx context.Context, chunk []*dueQueue) (cut int, err error) {
+	ids := make([]identity.ClientID, len(chunk))
+	index := make(map[identity.ClientID]int, len(chunk))
+	for i, q := range chunk {
+		ids[i], index[q.client] = q.client, i
+	}
+	limit := rowsTogether + rowsEach*len(chunk)
+	query := s.dueQuery(dueTogether, clientArgs(ids), chunk[0].services, limit)
+	rows := 0
+	err = s.read().query(ctx, query.text, query.args, func(r row) error {
+		d, err := scanDue(r)
+		if err != nil {
+			return err
+		}
+		rows++
+		cut = index[d.message.ClientID]
+		chunk[cut].found = append(chunk[cut].found, d)
+		return nil
+	})
+	if err != nil || rows < limit {
+		return len(chunk), err
+	}
+	chunk[cut].found = nil
+	return cut, nil
+}
+
+// readAlone reads each queue for itself.
+func (s *Store) readAlone(ctx context.Context, queues []*dueQueue) error {
+	var parts []statement
+	index := make(map[identity.ClientID]*dueQueue, len(queues))
+	for _, q := range queues {
+		index[q.client] = q
+		parts = append(parts, s.dueQuery(dueAlone, []any{q.client[:]}, q.services, q.limit))
+	}
+	for _, part := range s.union(parts) {
+		err := s.read().query(ctx, part.text, part.args, func(r row) error {
+			d, err := scanDue(r)
+			if err == nil {
+				q := index[d.message.ClientID]
+				q.found = append(q.found, d)
+			}
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // statement is an expanded statement and its arguments.
 type statement struct {
 	text string
 	args []any
 }
 
-func (s *Store) duePart(r store.DueRequest, limit int) statement {
-	text, args := dueMessages, []any{r.ClientID[:]}
-	if r.Services != nil {
-		text += dueOfServices
-		args = append(args, stringArgs(r.Services)...)
-		return statement{s.sql(text+dueInOrder, len(r.Services)), append(args, limit)}
+// dueQuery completes dueTogether or dueAlone.
+func (s *Store) dueQuery(template string, clients []any, services []string, limit int) statement {
+	args, lists := clients, []int{}
+	if template == dueTogether {
+		lists = append(lists, len(clients))
 	}
-	return statement{s.sql(text + dueInOrder), append(args, limit)}
+	if services != nil {
+		template += dueOfServices
+		args = append(args, stringArgs(services)...)
+		lists = append(lists, len(services))
+	}
+	return statement{s.sql(template+dueInOrder, lists...), append(args, limit)}
 }
 
 // union joins statements to as few as the dialect allows.
@@ -88,37 +205,6 @@ func (s *Store) union(parts []statement) []statement {
 		joined = append(joined, statement{strings.Join(texts, " UNION ALL "), args})
 	}
 	return joined
-}
-
-// dueQueue is what was found for one client.
-type dueQueue struct {
-	limit int
-	found []*dueRow
-	taken int // of found
-	more  bool
-}
-
-type dueRow struct {
-	message store.PendingMessage
-	header  []byte // until the data is there; then nil
-	size    int
-}
-
-func (s *Store) readDue(ctx context.Context, parts []statement, found map[identity.ClientID]*dueQueue) error {
-	for _, part := range s.union(parts) {
-		err := s.read().query(ctx, part.text, part.args, func(r row) error {
-			d, err := scanDue(r)
-			if err == nil {
-				q := found[d.message.ClientID]
-				q.found = append(q.found, d)
-			}
-			return err
-		})
-		if err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 func scanDue(r row) (*dueRow, error) {
@@ -150,6 +236,7 @@ func takeWithin(found map[identity.ClientID]*dueQueue, budget int) map[identity.
 	open := make([]*dueQueue, 0, len(found))
 	for _, q := range found {
 		q.more = len(q.found) >= q.limit
+		q.found = q.found[:min(q.limit, len(q.found))]
 		open = append(open, q)
 	}
 	first := true

@@ -22,12 +22,6 @@ const (
 		creation_seconds, creation_nanos, size, header, data) VALUES {rows} {ignore message_id}`
 	insertMessageRow = `(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
 
-	// pendingIDsAmong reads ranges of by_message.
-	pendingIDsAmong = `SELECT message_id FROM client_messages {index by_message} WHERE message_id IN ({list})`
-
-	// completedIDs reads ranges of PRIMARY.
-	completedIDs = `SELECT message_id FROM message_results {index PRIMARY} WHERE message_id IN ({list})`
-
 	// deleteMessages looks up rows in by_message.
 	deleteMessages = `{delete client_messages by_message message_id}`
 )
@@ -55,9 +49,9 @@ type pending struct {
 // InsertMessages stores messages to clients, due at once, in the order given. It answers for each: store.ErrUnknownClient,
 // store.ErrQueueFull or store.ErrInvalid, or success. A message whose ID is known, pending or completed, is left as it is
 // and is a success; so is a RekeyRequest of the server to a client that has one pending, which falls due now instead.
-func (s *Store) InsertMessages(ctx context.Context, messages []*fspb.Message) (outcomes []store.InsertOutcome, err error) {
+func (s *Store) InsertMessages(ctx context.Context, messages []*fspb.Message) (_ []store.InsertOutcome, err error) {
 	defer s.op("InsertMessages", &err)()
-	outcomes = make([]store.InsertOutcome, len(messages))
+	outcomes := make([]store.InsertOutcome, len(messages))
 	rows := make([]*pending, len(messages))
 	for i, m := range messages {
 		rows[i], outcomes[i].Err = newPending(m)
@@ -70,60 +64,73 @@ func (s *Store) InsertMessages(ctx context.Context, messages []*fspb.Message) (o
 	if err != nil {
 		return nil, err
 	}
-	var inserts []*pending
-	first := make(map[identity.MessageID]int)
-	refused := make(map[identity.MessageID]bool)
-	for i, p := range rows {
-		if p == nil {
-			continue
-		}
-		streamingTo, known := targets[p.client]
-		outcomes[i].StreamingTo = streamingTo
-		_, repeated := first[p.id]
-		switch {
-		case !known:
-			outcomes[i].Err = store.ErrUnknownClient
-		case repeated:
-			outcomes[i].Duplicate = true
-		case full[p.client]:
-			refused[p.id] = true
-		default:
-			first[p.id] = i
-			inserts = append(inserts, p)
-		}
-	}
-	s.sequence.number(inserts, now)
-	duplicates := make(map[identity.MessageID]bool)
-	if len(inserts) > 0 {
-		raced := false // in an earlier run: some are pending, and it pays to ask which
-		err = s.write(ctx, func(t session) error {
-			var err error
-			duplicates, err = t.insertPending(ctx, inserts, now, raced)
-			raced = errors.Is(err, errRaced)
-			return err
-		})
-		if err != nil {
-			return nil, err
-		}
-		s.queues.added(inserts)
-	}
-	known, err := s.read().known(ctx, sortedMessages(maps.Keys(refused)))
+	fresh, refused := sortOut(rows, outcomes, targets, full)
+	known, err := s.insertFresh(ctx, fresh, now)
 	if err != nil {
 		return nil, err
 	}
-	for _, id := range known {
-		duplicates[id] = true
+	alsoKnown, err := s.read().known(ctx, sortedMessages(maps.Keys(refused)))
+	if err != nil {
+		return nil, err
+	}
+	for _, id := range alsoKnown {
+		known[id] = true
 	}
 	for i, p := range rows {
 		switch {
-		case p == nil || outcomes[i].Err != nil:
-		case duplicates[p.id]:
+		case outcomes[i].Err != nil:
+		case known[p.id]:
 			outcomes[i].Duplicate = true
 		case refused[p.id]:
 			outcomes[i].Err = store.ErrQueueFull
 		}
 	}
 	return outcomes, nil
+}
+
+// sortOut says what can be said before anything is stored: fresh are the messages to insert, each ID once, refused those
+// that a full queue has no room for, unless they are known.
+func sortOut(rows []*pending, outcomes []store.InsertOutcome, targets map[identity.ClientID]string, full map[identity.ClientID]bool) (fresh []*pending, refused map[identity.MessageID]bool) {
+	refused = make(map[identity.MessageID]bool)
+	seen := make(map[identity.MessageID]bool)
+	for i, p := range rows {
+		if outcomes[i].Err != nil {
+			continue
+		}
+		streamingTo, known := targets[p.client]
+		outcomes[i].StreamingTo = streamingTo
+		switch {
+		case !known:
+			outcomes[i].Err = store.ErrUnknownClient
+		case seen[p.id]:
+			outcomes[i].Duplicate = true
+		case full[p.client]:
+			refused[p.id] = true
+		default:
+			seen[p.id] = true
+			fresh = append(fresh, p)
+		}
+	}
+	return fresh, refused
+}
+
+// insertFresh numbers and inserts messages, and returns the IDs that were known.
+func (s *Store) insertFresh(ctx context.Context, fresh []*pending, now int64) (known map[identity.MessageID]bool, err error) {
+	if len(fresh) == 0 {
+		return make(map[identity.MessageID]bool), nil
+	}
+	s.sequence.number(fresh, now)
+	raced := false // in an earlier run: some are pending, and it pays to ask which
+	err = s.write(ctx, func(t session) error {
+		var err error
+		known, err = t.insertPending(ctx, fresh, now, raced)
+		raced = errors.Is(err, errRaced)
+		return err
+	})
+	if err == nil {
+		s.queues.added(fresh)
+	}
+	return known, err
 }
 
 // newPending checks a message and encodes it.
@@ -256,42 +263,6 @@ func (t session) dropCompleted(ctx context.Context, rows []*pending, duplicates 
 		}
 	}
 	return nil
-}
-
-// pendingAmong returns the messages among ids that are pending, and completed those that have a result, in order.
-func (t session) pendingAmong(ctx context.Context, ids []identity.MessageID) ([]identity.MessageID, error) {
-	return t.messageIDs(ctx, pendingIDsAmong, ids)
-}
-
-func (t session) completed(ctx context.Context, ids []identity.MessageID) ([]identity.MessageID, error) {
-	return t.messageIDs(ctx, completedIDs, ids)
-}
-
-func (t session) messageIDs(ctx context.Context, template string, ids []identity.MessageID) ([]identity.MessageID, error) {
-	var found []identity.MessageID
-	for chunk := range slices.Chunk(ids, maxList) {
-		err := t.query(ctx, t.s.sql(template, len(chunk)), messageArgs(chunk), func(r row) error {
-			var id identity.MessageID
-			err := r.Scan(fixed(id[:]))
-			found = append(found, id)
-			return err
-		})
-		if err != nil {
-			return nil, err
-		}
-	}
-	slices.SortFunc(found, compareMessages)
-	return found, nil
-}
-
-// known returns the messages among ids that are pending or completed.
-func (t session) known(ctx context.Context, ids []identity.MessageID) ([]identity.MessageID, error) {
-	pending, err := t.pendingAmong(ctx, ids)
-	if err != nil {
-		return nil, err
-	}
-	completed, err := t.completed(ctx, ids)
-	return append(pending, completed...), err
 }
 
 // sequence numbers messages in the order of their insertion: the store's clock, made strictly increasing in this process.

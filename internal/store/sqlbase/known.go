@@ -1,0 +1,52 @@
+package sqlbase
+
+import (
+	"context"
+	"slices"
+
+	"github.com/farspeak/farspeak/internal/identity"
+)
+
+const (
+	// pendingIDsAmong reads ranges of by_message.
+	pendingIDsAmong = `SELECT message_id FROM client_messages {index by_message} WHERE message_id IN ({list})`
+
+	// completedIDs reads ranges of PRIMARY.
+	completedIDs = `SELECT message_id FROM message_results {index PRIMARY} WHERE message_id IN ({list})`
+)
+
+// pendingAmong returns the messages among ids that are pending, and completed those that have a result, in order.
+func (t session) pendingAmong(ctx context.Context, ids []identity.MessageID) ([]identity.MessageID, error) {
+	return t.messageIDs(ctx, pendingIDsAmong, ids)
+}
+
+func (t session) completed(ctx context.Context, ids []identity.MessageID) ([]identity.MessageID, error) {
+	return t.messageIDs(ctx, completedIDs, ids)
+}
+
+func (t session) messageIDs(ctx context.Context, template string, ids []identity.MessageID) ([]identity.MessageID, error) {
+	var found []identity.MessageID
+	for chunk := range slices.Chunk(ids, maxList) {
+		err := t.query(ctx, t.s.sql(template, len(chunk)), messageArgs(chunk), func(r row) error {
+			var id identity.MessageID
+			err := r.Scan(fixed(id[:]))
+			found = append(found, id)
+			return err
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	slices.SortFunc(found, compareMessages)
+	return found, nil
+}
+
+// known returns the messages among ids that are pending or completed.
+func (t session) known(ctx context.Context, ids []identity.MessageID) ([]identity.MessageID, error) {
+	pending, err := t.pendingAmong(ctx, ids)
+	if err != nil {
+		return nil, err
+	}
+	completed, err := t.completed(ctx, ids)
+	return append(pending, completed...), err
+}
