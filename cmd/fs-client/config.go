@@ -11,8 +11,8 @@ import (
 	"github.com/farspeak/farspeak/internal/daemon/run"
 )
 
-// newAgent makes an agent of the files.
-func newAgent(o *options, stalled func()) (*agent.Agent, error) {
+// newAgent makes an agent of the files. stalled is told which kind of communicator hangs.
+func newAgent(o *options, stalled func(kind string)) (*agent.Agent, error) {
 	file, err := agentconfig.Client(o.config)
 	if err != nil {
 		return nil, err
@@ -24,7 +24,11 @@ func newAgent(o *options, stalled func()) (*agent.Agent, error) {
 	if err != nil {
 		return nil, err
 	}
-	cfg.Stalled = stalled
+	kind := "polling"
+	if file.Streaming {
+		kind = "streaming"
+	}
+	cfg.Stalled = func() { stalled(kind) }
 	return agent.New(cfg)
 }
 

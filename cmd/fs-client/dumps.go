@@ -19,8 +19,8 @@ func (p *process) profileName(kind string) string {
 }
 
 // stallName makes a file for the goroutines of a hanging communicator.
-func (p *process) stallName() (string, error) {
-	f, err := os.CreateTemp("", "fleetspeak-communicator-traces-*")
+func (p *process) stallName(kind string) (string, error) {
+	f, err := os.CreateTemp("", "fleetspeak-"+kind+"-traces-*")
 	if err != nil {
 		return "", err
 	}

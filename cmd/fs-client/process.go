@@ -59,8 +59,8 @@ func (p *process) superviseInstances(ctx context.Context) error {
 func (p *process) runInstance(parent context.Context) (again bool, err error) {
 	ctx, cancel := context.WithCancel(parent)
 	defer cancel()
-	stalled := make(chan struct{}, 1)
-	a, err := newAgent(p.options, func() { stalled <- struct{}{} })
+	stalled := make(chan string, 1)
+	a, err := newAgent(p.options, func(kind string) { stalled <- kind })
 	if err != nil {
 		return false, err
 	}
@@ -72,8 +72,8 @@ func (p *process) runInstance(parent context.Context) (again bool, err error) {
 	select {
 	case err := <-done:
 		return false, err
-	case <-stalled:
-		return false, p.reportStall()
+	case kind := <-stalled:
+		return false, p.reportStall(kind)
 	case <-p.reload:
 		tell(systemd.Status("reading the configuration again"))
 		cancel()
@@ -117,10 +117,10 @@ func (p *process) exit(err error) error {
 }
 
 // reportStall leaves behind what the goroutines were doing.
-func (p *process) reportStall() error {
-	path, err := p.stallName()
+func (p *process) reportStall(kind string) error {
+	path, err := p.stallName(kind)
 	if err == nil {
 		err = p.dumpGoroutines(path)
 	}
-	return errors.Join(errors.New("the communicator hangs, see the goroutine dump"), err)
+	return errors.Join(fmt.Errorf("the %s communicator hangs, its goroutines are in %s", kind, path), err)
 }
