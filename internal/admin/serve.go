@@ -1,0 +1,63 @@
+package admin
+
+import (
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/reflection"
+
+	controlpb "github.com/farspeak/farspeak/proto/farspeak/control"
+	serverpb "github.com/farspeak/farspeak/proto/fleetspeak/server"
+)
+
+// Limits of connections.
+const (
+	// maxStreams bounds the calls under way on one connection; the caller waits for one to end.
+	maxStreams = 1024
+	// connectTimeout bounds TLS and HTTP/2 handshakes.
+	connectTimeout = 10 * time.Second
+	// maxHeaderBytes bounds the metadata of a call.
+	maxHeaderBytes = 32 << 10
+
+	// idleConnection is after what time a connection without calls is closed; backends send KeepAlive every few seconds.
+	idleConnection = time.Hour
+	// pingAfter and pingTimeout find peers that are gone without a farewell.
+	pingAfter   = 2 * time.Minute
+	pingTimeout = 20 * time.Second
+	// minPing is how often callers may ping. Libraries differ in what they do by default, and pings cost little.
+	minPing = time.Second
+)
+
+// newGRPC makes the gRPC server with all its services.
+func (s *Server) newGRPC() *grpc.Server {
+	options := []grpc.ServerOption{
+		grpc.MaxRecvMsgSize(s.cfg.MaxMessageBytes),
+		grpc.MaxSendMsgSize(s.cfg.MaxReplyBytes),
+		grpc.MaxConcurrentStreams(maxStreams),
+		grpc.MaxHeaderListSize(maxHeaderBytes),
+		grpc.ConnectionTimeout(connectTimeout),
+		grpc.KeepaliveParams(keepalive.ServerParameters{
+			MaxConnectionIdle: idleConnection, Time: pingAfter, Timeout: pingTimeout,
+		}),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: minPing, PermitWithoutStream: true}),
+		grpc.InTapHandle(s.admission.admit),
+		grpc.StatsHandler(s.admission),
+		grpc.UnaryInterceptor(s.guard.unary),
+		grpc.StreamInterceptor(s.guard.stream),
+		grpc.WaitForHandlers(true),
+	}
+	if s.cfg.TLS != nil {
+		options = append(options, grpc.Creds(credentials.NewTLS(s.cfg.TLS)))
+	}
+	server := grpc.NewServer(options...)
+	serverpb.RegisterAdminServer(server, s.service)
+	controlpb.RegisterControlServer(server, &control{store: s.cfg.Store})
+	healthpb.RegisterHealthServer(server, s.health)
+	if s.cfg.Reflection {
+		reflection.Register(server)
+	}
+	return server
+}
