@@ -124,6 +124,9 @@ func prepare(path string) (string, error) {
 	case !info.IsDir():
 		return "", fmt.Errorf("sqlite_database_path %s: %s is not a directory", path, directory)
 	}
+	if err := checkWritable(directory); err != nil { // SQLite keeps files of its own beside the database
+		return "", fmt.Errorf("sqlite_database_path %s: directory %s is not writable for this user: %w", path, directory, err)
+	}
 	info, err = os.Stat(path)
 	switch {
 	case errors.Is(err, os.ErrNotExist):
@@ -132,6 +135,9 @@ func prepare(path string) (string, error) {
 		return "", fmt.Errorf("sqlite_database_path %s: %w", path, err)
 	case !info.Mode().IsRegular():
 		return "", fmt.Errorf("sqlite_database_path %s is not a file", path)
+	}
+	if err := checkWritable(path); err != nil {
+		return "", fmt.Errorf("sqlite_database_path %s is not writable for this user: %w", path, err)
 	}
 	return path, nil
 }
