@@ -31,6 +31,11 @@ var direct = []struct {
 		why: "a protocol or an algorithm, usable and testable without the daemons around it",
 	},
 	{
+		of:  []string{"internal/channel"},
+		may: []string{"proto/..."},
+		why: "the agent and the programs of others share the local protocol",
+	},
+	{
 		of:  []string{"internal/store"},
 		may: []string{"internal/identity", "proto/..."},
 		why: "row types and sentinel errors, shared by stores and callers",
@@ -75,7 +80,7 @@ var direct = []struct {
 	},
 	{
 		of:  []string{"internal/agent/..."},
-		may: []string{"internal/agent/...", "internal/wire", "internal/identity", "proto/..."},
+		may: []string{"internal/agent/...", "internal/wire", "internal/channel", "internal/identity", "proto/..."},
 		why: "the agent and the servers share the protocol and nothing else",
 	},
 	{
@@ -168,7 +173,9 @@ var linked = []struct {
 		why: "the agent runs on other people's machines: what it does not need it must not carry",
 	},
 	{
-		of:  []string{"internal/wire", "internal/identity", "internal/store", "internal/store/sqlbase", "internal/batch"},
+		of: []string{
+			"internal/wire", "internal/channel", "internal/identity", "internal/store", "internal/store/sqlbase", "internal/batch",
+		},
 		not: []string{"github.com/golang/glog"},
 		why: "they return errors and leave it to the edges what to log",
 	},
