@@ -152,16 +152,21 @@ func (s *service) DisableBroadcasts(ctx context.Context, request *serverpb.Disab
 // notifyBroadcasts tells all living servers that the active broadcasts changed. It is a hint: when the servers cannot be
 // found, they see the change at their next look at the broadcasts.
 func (s *service) notifyBroadcasts(ctx context.Context) {
+	s.notifier.NotifyBroadcasts(s.liveServers(ctx))
+}
+
+// liveServers are the notification addresses of all living servers; none when they cannot be found.
+func (s *service) liveServers(ctx context.Context) []string {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), listServersTimeout)
 	defer cancel()
 	servers, err := s.store.ListServers(ctx, liveServer)
 	if err != nil {
-		glog.Warningf("nobody is told of a changed broadcast: %v", err)
-		return
+		glog.Warningf("not every server is told of a change: %v", err)
+		return nil
 	}
 	addresses := make([]string, len(servers))
 	for i, server := range servers {
 		addresses[i] = server.Address
 	}
-	s.notifier.NotifyBroadcasts(addresses)
+	return addresses
 }

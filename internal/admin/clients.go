@@ -133,8 +133,8 @@ func (s *service) StreamClientIds(request *serverpb.StreamClientIdsRequest, stre
 	}
 }
 
-// BlacklistClient refuses an identity from now on. The server that holds its session hears of it at once (G-10). An
-// unknown client is not created, and no error.
+// BlacklistClient refuses an identity from now on. The servers that hold its sessions hear of it at once (G-10). An unknown
+// client is not created, and no error.
 func (s *service) BlacklistClient(ctx context.Context, request *serverpb.BlacklistClientRequest) (*fspb.EmptyMessage, error) {
 	id, err := clientID(request.GetClientId())
 	if err != nil {
@@ -152,6 +152,17 @@ func (s *service) BlacklistClient(ctx context.Context, request *serverpb.Blackli
 	if _, err := s.store.InsertMessages(ctx, []*fspb.Message{store.RekeyRequest(id)}); err != nil {
 		return nil, err
 	}
-	s.notifier.NotifyBlacklisted(streamingTo, id)
+	s.notifyBlacklisted(ctx, id, streamingTo)
 	return &fspb.EmptyMessage{}, nil
+}
+
+// notifyBlacklisted tells all living servers: the copies of one key may stream to several, and the store knows only where
+// the last of them went. That one may be a server of the original, which has no heartbeat.
+func (s *service) notifyBlacklisted(ctx context.Context, id identity.ClientID, streamingTo string) {
+	s.notifier.NotifyBlacklisted(streamingTo, id)
+	for _, address := range s.liveServers(ctx) {
+		if address != streamingTo {
+			s.notifier.NotifyBlacklisted(address, id)
+		}
+	}
 }

@@ -224,10 +224,14 @@ func TestClientContacts(t *testing.T) {
 	})
 }
 
-// The server that holds the session is told at once. G-10
+// The server that holds the session is told at once, and all others, where copies of the key may stream to. G-10
 func TestBlacklistClient_G10(t *testing.T) {
 	onEachStore(t, storetest.Options{}, func(f *fixture) {
 		id := f.register("server1:8080")
+		for _, other := range []string{"server1", "server2"} {
+			_, err := f.real.Heartbeat(f.ctx, store.ServerInfo{ID: other, Address: other + ":8080"})
+			f.must(err)
+		}
 		for range 2 {
 			_, err := f.admin.BlacklistClient(f.ctx, &serverpb.BlacklistClientRequest{ClientId: id.Bytes()})
 			f.must(err)
@@ -235,9 +239,10 @@ func TestBlacklistClient_G10(t *testing.T) {
 		if !f.listed()[id].Blacklisted {
 			f.Error("not blacklisted")
 		}
-		want := hint{"blacklisted", "server1:8080", []identity.ClientID{id}}
-		if got := f.hints.take(); !equalHints(got, []hint{want, want}) {
-			f.Errorf("told %v, want twice %v", got, want)
+		holder := hint{"blacklisted", "server1:8080", []identity.ClientID{id}}
+		other := hint{"blacklisted", "server2:8080", []identity.ClientID{id}}
+		if got := f.hints.take(); !equalHints(got, []hint{holder, other, holder, other}) {
+			f.Errorf("told %v, want twice %v and %v", got, holder, other)
 		}
 		for _, nobody := range [][]byte{nil, identity.NewClientID().Bytes()} {
 			_, err := f.admin.BlacklistClient(f.ctx, &serverpb.BlacklistClientRequest{ClientId: nobody})
