@@ -127,14 +127,15 @@ func (s *Server) expireSessions(ctx context.Context) {
 	}
 }
 
-// leave asks the client to go: pushes end, records are still taken and acknowledged.
+// leave asks the client to go: pushes end, records are still taken and acknowledged. A session that was replaced gets no
+// done_sending; its end comes all the same. It is sent there after all when the client has to come back under a new key.
 func (n *session) leave() {
 	n.mu.Lock()
-	replaced := n.silent
-	n.silent = true
+	tell := !n.silent || n.replaced && n.rekeyed && !n.left
+	n.silent, n.left = true, n.left || tell
 	n.mu.Unlock()
-	if replaced {
-		return // it never gets a done_sending; its end comes all the same
+	if !tell {
+		return
 	}
 	if err := n.sayDone(); err != nil {
 		n.stream.abort()

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"bytes"
 	"context"
 	"slices"
 
@@ -95,20 +96,22 @@ func (n *session) relabel(reported []store.Label) {
 	n.server.broadcasts.offer(n)
 }
 
-// Blacklisted tells connected clients at once that their identity is refused (G-10).
+// Blacklisted tells connected clients at once that their identity is refused (G-10): in every session of theirs, for a
+// key that was copied has one for each copy, and each copy has to hear of it.
 func (s *Server) Blacklisted(ids []identity.ClientID) {
 	for _, id := range ids {
-		if n := s.registry.get(id); n != nil {
+		for _, n := range s.registry.sessions(id) {
 			s.pushes.Go(n.blacklist)
 		}
 	}
 }
 
-// blacklist ends ordinary pushes to the session and asks the client, once, to take a new key.
+// blacklist ends ordinary pushes to the session and asks the client, once, to take a new key. A client that was told to
+// leave hears of it in its next session.
 func (n *session) blacklist() {
 	n.mu.Lock()
 	n.blacklisted = true
-	told := n.rekeyed || n.silent || n.opening // opened does it in the end
+	told := n.rekeyed || n.silent && !n.replaced || n.opening // opened does it in the end
 	n.rekeyed = n.rekeyed || !n.opening
 	n.mu.Unlock()
 	if told {
@@ -136,4 +139,21 @@ func (s *Server) rekeyRequest(ctx context.Context, id identity.ClientID) *store.
 	return &store.PendingMessage{
 		ClientID: id, ID: identity.RekeyMessageID(id), Service: systemService, Type: m.MessageType, Encoded: encoded,
 	}
+}
+
+// tookKey says whether a record acknowledges the request to take a new key.
+func (n *session) tookKey(rec record) bool {
+	n.mu.Lock()
+	asked := n.rekeyed
+	n.mu.Unlock()
+	return asked && slices.ContainsFunc(rec.data.Messages, n.acknowledgesRekey)
+}
+
+func (n *session) acknowledgesRekey(m *fspb.Message) bool {
+	var ack fspb.MessageAckData
+	if m.Destination.GetServiceName() != systemService || !m.Data.MessageIs(&ack) || m.Data.UnmarshalTo(&ack) != nil {
+		return false
+	}
+	wanted := identity.RekeyMessageID(n.id).Bytes()
+	return slices.ContainsFunc(ack.MessageIds, func(id []byte) bool { return bytes.Equal(id, wanted) })
 }

@@ -73,7 +73,13 @@ func (n *session) readRecord(reader *wire.RecordReader, index uint64) error {
 		return refused
 	}
 	o.done(200)
-	return n.acknowledge(index)
+	if err := n.acknowledge(index); err != nil {
+		return err
+	}
+	if n.tookKey(rec) {
+		n.leave() // agents use a new key from their next connection on
+	}
+	return nil
 }
 
 // addTokens returns tokens to the session, and looks for messages that waited for them. The mark is set whenever something

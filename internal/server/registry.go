@@ -1,6 +1,7 @@
 package server
 
 import (
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -22,15 +23,15 @@ type registry struct {
 
 type registryShard struct {
 	mu      sync.Mutex
-	current map[identity.ClientID]*session // guarded by mu
-	holds   map[identity.ClientID]int      // guarded by mu: sessions that start or live, current or not
+	current map[identity.ClientID]*session   // guarded by mu
+	holds   map[identity.ClientID][]*session // guarded by mu: sessions that start or live, current or not
 }
 
 func newRegistry() *registry {
 	r := &registry{}
 	for i := range r.shards {
 		r.shards[i].current = make(map[identity.ClientID]*session)
-		r.shards[i].holds = make(map[identity.ClientID]int)
+		r.shards[i].holds = make(map[identity.ClientID][]*session)
 	}
 	return r
 }
@@ -39,30 +40,40 @@ func (r *registry) shard(id identity.ClientID) *registryShard {
 	return &r.shards[int(id[0])%registryShards]
 }
 
-// hold says that a session of this client starts; release says that it ended, and whether it was the last.
-func (r *registry) hold(id identity.ClientID) {
-	shard := r.shard(id)
+// hold says that a session starts; release says that it ended, and whether it was the last of its client.
+func (r *registry) hold(s *session) {
+	shard := r.shard(s.id)
 	shard.mu.Lock()
 	defer shard.mu.Unlock()
-	shard.holds[id]++
+	shard.holds[s.id] = append(shard.holds[s.id], s)
 }
 
-func (r *registry) release(id identity.ClientID) (last bool) {
+func (r *registry) release(s *session) (last bool) {
+	shard := r.shard(s.id)
+	shard.mu.Lock()
+	defer shard.mu.Unlock()
+	others := slices.DeleteFunc(shard.holds[s.id], func(held *session) bool { return held == s })
+	if len(others) > 0 {
+		shard.holds[s.id] = others
+		return false
+	}
+	delete(shard.holds, s.id)
+	return true
+}
+
+// sessions are all of a client, current or not: a copied key has as many as there are copies.
+func (r *registry) sessions(id identity.ClientID) []*session {
 	shard := r.shard(id)
 	shard.mu.Lock()
 	defer shard.mu.Unlock()
-	if shard.holds[id]--; shard.holds[id] > 0 {
-		return false
-	}
-	delete(shard.holds, id)
-	return true
+	return slices.Clone(shard.holds[id])
 }
 
 func (r *registry) held(id identity.ClientID) bool {
 	shard := r.shard(id)
 	shard.mu.Lock()
 	defer shard.mu.Unlock()
-	return shard.holds[id] > 0
+	return len(shard.holds[id]) > 0
 }
 
 // add makes s the current session of its client and returns the one it replaces.

@@ -55,6 +55,8 @@ type session struct {
 	again       bool // marked while a fetch was under way
 	starved     bool // the last fetch left messages behind for want of tokens
 	silent      bool // no more pushes: replaced, told to leave, or over
+	replaced    bool // silent because of a newer session, and for no other reason before
+	left        bool // told to leave by done_sending
 	blacklisted bool
 	rekeyed     bool   // the rekey request of this session was sent
 	seen        uint64 // number of the last broadcast that it was offered
@@ -213,9 +215,9 @@ func (n *session) open(reader *wire.RecordReader, p peer, o *pollObservation) er
 	if err != nil {
 		return err
 	}
-	n.server.registry.hold(n.id)
+	n.server.registry.hold(n)
 	if err := n.admit(ctx, p, rec, o); err != nil {
-		n.server.letGo(n.id)
+		n.letGo()
 		return err
 	}
 	return nil
@@ -239,7 +241,7 @@ func (n *session) admit(ctx context.Context, p peer, rec record, o *pollObservat
 		return failed("the messages cannot be processed", err)
 	}
 	if replaced := s.registry.add(n); replaced != nil {
-		replaced.silence()
+		replaced.replace()
 		s.metrics.replaced.Inc()
 	}
 	if err := n.answer(ctx, o); err != nil {
@@ -250,11 +252,12 @@ func (n *session) admit(ctx context.Context, p peer, rec record, o *pollObservat
 }
 
 // letGo undoes hold, and tells the store when the client has no session here any more.
-func (s *Server) letGo(id identity.ClientID) {
-	if !s.registry.release(id) {
+func (n *session) letGo() {
+	s := n.server
+	if !s.registry.release(n) {
 		return
 	}
-	end := contactEvent{end: &store.SessionEnd{ClientID: id, StreamingTo: s.cfg.Address}}
+	end := contactEvent{end: &store.SessionEnd{ClientID: n.id, StreamingTo: s.cfg.Address}}
 	if err := s.contacts.DoAsync(end, func(store.ContactOutcome, error) {}); err != nil {
 		s.metrics.lostEnds.Inc() // the next contact overwrites what stays behind
 	}
@@ -269,7 +272,7 @@ func (n *session) sender() sender {
 // serve is a session after its first exchange: it takes pushes from now on, reads until the end, and leaves.
 func (n *session) serve(source *pacedReader, reader *wire.RecordReader) {
 	s := n.server
-	defer s.letGo(n.id)
+	defer n.letGo()
 	defer s.registry.remove(n)
 	s.expiry.live(n, s.lifetime())
 	if s.Draining() { // it opened while the others were told
@@ -309,6 +312,14 @@ func (n *session) opened() {
 		})
 	}
 	n.server.broadcasts.offer(n)
+}
+
+// replace ends all pushes to the session because its client has a newer one.
+func (n *session) replace() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.replaced = !n.silent
+	n.silent = true
 }
 
 // silence ends all pushes to the session; records are still read and acknowledged.
