@@ -45,7 +45,7 @@ func splitMessage(encoded []byte) (payload, error) {
 			return payload{}, protowire.ParseError(m)
 		}
 		end := at + n + m
-		if field == dataField {
+		if field == dataField && wireType == protowire.BytesType { // a hostile message may have the number in another type
 			p.data, _ = protowire.ConsumeBytes(encoded[at+n : end])
 			p.header = append(encoded[:at:at], encoded[end:]...)
 			return p, nil
