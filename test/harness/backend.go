@@ -6,6 +6,7 @@ import (
 	"net"
 	"sync"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -28,6 +29,7 @@ type Backend struct {
 	mu         sync.Mutex
 	server     *grpc.Server
 	refuse     func(*fspb.Message) error
+	delay      time.Duration
 	deliveries map[string]int           // by message ID
 	messages   map[string]*fspb.Message // by message ID, as it first came
 }
@@ -75,24 +77,43 @@ func (b *Backend) Refuse(refuse func(*fspb.Message) error) {
 	b.refuse = refuse
 }
 
+// TakeTime makes the backend keep its callers waiting after it took a message, as one that has work to do.
+func (b *Backend) TakeTime(delay time.Duration) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.delay = delay
+}
+
 // Process is the gRPC method that fs-server calls.
-func (b *Backend) Process(_ context.Context, m *fspb.Message) (*fspb.EmptyMessage, error) {
+func (b *Backend) Process(ctx context.Context, m *fspb.Message) (*fspb.EmptyMessage, error) {
+	delay, err := b.take(m)
+	if err != nil || delay == 0 {
+		return &fspb.EmptyMessage{}, err
+	}
+	select {
+	case <-ctx.Done(): // whoever called is gone; the message is taken all the same
+	case <-time.After(delay):
+	}
+	return &fspb.EmptyMessage{}, nil
+}
+
+func (b *Backend) take(m *fspb.Message) (delay time.Duration, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.refuse != nil {
 		if err := b.refuse(m); err != nil {
-			return nil, err
+			return 0, err
 		}
 	}
 	if len(m.MessageId) != 32 || len(m.Source.GetClientId()) != 8 || m.Result != nil {
 		b.tb.Errorf("the backend got a malformed message: %v", m)
-		return nil, status.Error(codes.InvalidArgument, "malformed")
+		return 0, status.Error(codes.InvalidArgument, "malformed")
 	}
 	b.deliveries[string(m.MessageId)]++
 	if b.messages[string(m.MessageId)] == nil {
 		b.messages[string(m.MessageId)] = m
 	}
-	return &fspb.EmptyMessage{}, nil
+	return b.delay, nil
 }
 
 // Deliveries is how often each message came, by message ID.

@@ -38,6 +38,7 @@ func TestCrash(t *testing.T) {
 		},
 		server: func(_ int, config *componentspb.Config) { config.ProxyProtocol = true },
 	})
+	i.backend.TakeTime(100 * time.Millisecond) // so that some messages are with it when a server dies
 	edge := i.StartTCPBalancer("edge", i.servers[0].Behind("send-proxy"), i.servers[1].Behind("send-proxy-v2"))
 	control := harness.Dial(t, i.StartTCPBalancer("control", i.admins[0].Behind(""), i.admins[1].Behind("")).Address)
 	config := agentConfig(t, peer.Target{Address: edge.Address, Roots: i.Roots()})
