@@ -40,6 +40,7 @@ func (s settings) adminConfig() admin.Config {
 	a := s.admin
 	return admin.Config{
 		TLS: a.TLS, Token: a.Token.Reveal(), Reflection: a.Reflection, MaxMessageBytes: a.MaxMessageBytes,
+		MaxBacklog: a.BacklogMaxMessages,
 	}
 }
 

@@ -150,7 +150,9 @@ func (d *daemon) close() error {
 	defer cancel()
 	var errs []error
 	if d.notifier != nil {
-		d.notifier.Close(ctx)
+		if err := d.notifier.Close(ctx); err != nil {
+			glog.Warning(err) // hints only: a stop is no failure for want of them
+		}
 	}
 	if d.store != nil {
 		errs = append(errs, d.store.Close())

@@ -17,6 +17,7 @@ type Admin struct {
 	MaxMessageBytes     int         // of one gRPC message, either way
 	Reflection          bool
 	MaxPendingPerClient uint64 // messages that may wait for one client
+	BacklogMaxMessages  uint64 // messages that may wait for services; fs-server's setting, since the backlog is one
 
 	Notifier      Notifier
 	StatsAddress  string // host:port, empty: none
@@ -45,9 +46,11 @@ func (f *File) admin(r *textpb.Report, required bool) Admin {
 		MaxMessageBytes:     int(number(r, at+"max_message_bytes", pb.GetMaxMessageBytes(), maxMessageBytes)),
 		Reflection:          !pb.GetDisableReflection(),
 		MaxPendingPerClient: number(r, at+"max_pending_messages_per_client", pb.GetMaxPendingMessagesPerClient(), maxPendingPerClient),
-		Notifier:            f.notifier(r),
-		StatsAddress:        optionalAddress(r, at+"stats_address", pb.GetStatsAddress()),
-		HealthAddress:       optionalAddress(r, at+"health_check_address", pb.GetHealthCheckAddress()),
+		BacklogMaxMessages: number(r, "farspeak.server.backlog_max_messages", f.settings().GetServer().GetBacklogMaxMessages(),
+			backlogMaxMessages),
+		Notifier:      f.notifier(r),
+		StatsAddress:  optionalAddress(r, at+"stats_address", pb.GetStatsAddress()),
+		HealthAddress: optionalAddress(r, at+"health_check_address", pb.GetHealthCheckAddress()),
 	}
 	warnIfShort(r, at+"token_file", a.Token)
 	if f.pb.GetHttpsConfig() == nil {

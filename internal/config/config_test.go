@@ -84,7 +84,7 @@ func TestDefaults(t *testing.T) {
 	}
 	wantAdmin := config.Admin{
 		Network: "tcp", Address: "localhost:6061", MaxMessageBytes: 64 << 20, Reflection: true,
-		MaxPendingPerClient: 10_000, Notifier: config.Notifier{Timeout: 2 * time.Second},
+		MaxPendingPerClient: 10_000, BacklogMaxMessages: 1_000_000, Notifier: config.Notifier{Timeout: 2 * time.Second},
 	}
 	if d := cmp.Diff(wantAdmin, admin, ignore); d != "" {
 		t.Errorf("admin (-want +got):\n%s", d)
@@ -176,7 +176,7 @@ farspeak {
 	}
 	if admin.Network != "unix" || admin.Address != "/run/farspeak/admin.sock" || admin.Token.Reveal() != "0123456789abcdef" ||
 		admin.TLS == nil || admin.TLS.ClientCAs == nil || len(admin.TLS.Certificates) != 1 || admin.Reflection ||
-		admin.MaxMessageBytes != 2<<20 || admin.MaxPendingPerClient != 11 ||
+		admin.MaxMessageBytes != 2<<20 || admin.MaxPendingPerClient != 11 || admin.BacklogMaxMessages != 9 ||
 		admin.StatsAddress != "localhost:3" || admin.HealthAddress != "localhost:4" {
 		t.Errorf("admin: %+v", admin)
 	}
