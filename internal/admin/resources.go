@@ -2,7 +2,6 @@ package admin
 
 import (
 	"context"
-	"fmt"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -39,7 +38,7 @@ func (s *service) FetchClientResourceUsageRecords(ctx context.Context, request *
 	for i := range records {
 		record := usageProto(&records[i])
 		if err := room.take(record); err != nil {
-			return nil, fmt.Errorf("%w: ask for a shorter time", err)
+			return nil, err
 		}
 		answer.Records = append(answer.Records, record)
 	}

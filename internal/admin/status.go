@@ -26,7 +26,7 @@ const (
 var (
 	errBusy          = errors.New("too many calls under way")
 	errToken         = errors.New("a valid bearer token is needed")
-	errReplyTooLarge = errors.New("the answer is too large")
+	errReplyTooLarge = errors.New("the answer is too large: ask for less, or for a stream")
 	errPanic         = errors.New("internal error; the log of fs-admin has the details")
 )
 
