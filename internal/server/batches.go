@@ -36,7 +36,7 @@ func (s *Server) startBatchers() error {
 		Name: "contacts", Run: s.writeContacts, MaxItems: contactBatch,
 		Split: worthSplitting, Timeout: contactTimeout, Registerer: s.cfg.Registerer,
 	})
-	s.fetches, errs[2] = batch.New(batch.Config[*session, *store.DueMessages]{
+	s.fetches, errs[2] = batch.New(batch.Config[fetchTurn, *store.DueMessages]{
 		Name: "fetches", Run: s.fetch, MaxItems: fetchBatch, Workers: fetchWorkers, Queue: fetchQueue,
 		Split: worthSplitting, Registerer: s.cfg.Registerer,
 	})
@@ -58,9 +58,9 @@ func worthSplitting(err error) bool {
 func (s *Server) closeBatchers() {
 	ctx, cancel := context.WithTimeout(context.Background(), flushTimeout)
 	defer cancel()
-	err := s.fetches.Close(ctx)
-	s.pushes.Wait()
-	err = errors.Join(err, s.broadcasts.close(ctx), s.attempts.Close(ctx), s.lookups.Close(ctx), s.contacts.Close(ctx))
+	err := errors.Join(s.fetches.Close(ctx), s.broadcasts.close(ctx), s.lookups.Close(ctx)) // these start pushes
+	s.pushes.close()
+	err = errors.Join(err, s.attempts.Close(ctx), s.contacts.Close(ctx))
 	if err != nil {
 		glog.Warningf("flushing at the end: %v", err)
 	}

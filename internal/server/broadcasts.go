@@ -3,27 +3,27 @@ package server
 import (
 	"context"
 	"errors"
-	"maps"
-	"slices"
+	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/cenkalti/backoff/v5"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
-	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/farspeak/farspeak/internal/batch"
 	"github.com/farspeak/farspeak/internal/identity"
 	"github.com/farspeak/farspeak/internal/store"
-	fspb "github.com/farspeak/farspeak/proto/fleetspeak"
 )
 
 const (
-	// fanOutShare is how many connected clients get a broadcast in one transaction.
+	// fanOutShare is how many connected clients get a broadcast in one transaction, at most.
 	fanOutShare = 500
-	// maxKnownRecipients bounds what is remembered of who has a broadcast; the store remembers all.
-	maxKnownRecipients = 1 << 20
+	// fanOutPart is the part of the memory for broadcasts that one share may take.
+	fanOutPart = 4
+	// fanOutWait is how long a share waits for memory that slow clients hold.
+	fanOutWait = 10 * time.Second
 )
 
 // broadcasts is the versioned set of active broadcasts in memory (G-09), and the way to hand them out.
@@ -34,37 +34,24 @@ const (
 type broadcasts struct {
 	server  *Server
 	changed chan struct{} // has room for one: somebody told of a change
+	missing chan struct{} // has room for one: behind was set
 	behind  atomic.Bool   // an offer to a session failed
-	assign  *batch.Batcher[assignment, []*store.PendingMessage]
+	assign  *batch.Batcher[assignment, assigned]
+	memory  *pushMemory
 
 	mu     sync.Mutex
 	active map[identity.BroadcastID]*activeBroadcast // guarded by mu
 	last   uint64                                    // guarded by mu: number of the newest
 }
 
-// activeBroadcast is a broadcast that may still be handed out. All but recipients is static.
-type activeBroadcast struct {
-	*store.Broadcast
-	number  uint64
-	payload *anypb.Any
-
-	mu         sync.Mutex
-	recipients map[identity.ClientID]struct{} // guarded by mu: clients known to have it
-}
-
-// assignment asks for the broadcasts of one client.
-type assignment struct {
-	client identity.ClientID
-	offers []*activeBroadcast
-}
-
 func newBroadcasts(s *Server) (*broadcasts, error) {
 	b := &broadcasts{
-		server: s, changed: make(chan struct{}, 1),
+		server: s, changed: make(chan struct{}, 1), missing: make(chan struct{}, 1),
+		memory: newPushMemory(s.cfg.PushMemory / 2),
 		active: make(map[identity.BroadcastID]*activeBroadcast),
 	}
 	var err error
-	b.assign, err = batch.New(batch.Config[assignment, []*store.PendingMessage]{
+	b.assign, err = batch.New(batch.Config[assignment, assigned]{
 		Name: "broadcast_assignments", Run: b.writeAssignments, MaxItems: fanOutShare,
 		Split: worthSplitting, Registerer: s.cfg.Registerer,
 	})
@@ -73,30 +60,51 @@ func newBroadcasts(s *Server) (*broadcasts, error) {
 
 func (b *broadcasts) close(ctx context.Context) error { return b.assign.Close(ctx) }
 
-// BroadcastsChanged takes the hint that broadcasts were created or disabled.
-func (s *Server) BroadcastsChanged() {
+// poke leaves a word in a channel with room for one.
+func poke(word chan struct{}) {
 	select {
-	case s.broadcasts.changed <- struct{}{}:
+	case word <- struct{}{}:
 	default:
 	}
 }
 
-// run reads the active broadcasts again when told, and from time to time unasked.
+// BroadcastsChanged takes the hint that broadcasts were created or disabled.
+func (s *Server) BroadcastsChanged() { poke(s.broadcasts.changed) }
+
+// run reads the active broadcasts again when told, from time to time unasked, and soon after something failed.
 func (b *broadcasts) run(ctx context.Context) {
+	delay := backoff.NewExponentialBackOff()
+	delay.InitialInterval, delay.MaxInterval = retryFirst, retryMost
 	timer := time.NewTimer(b.interval())
 	defer timer.Stop()
-	for {
+	for soon := false; ; {
 		select {
 		case <-ctx.Done():
 			return
+		case <-b.missing:
+			if !soon {
+				soon = true
+				timer.Reset(delay.NextBackOff())
+			}
+			continue
 		case <-b.changed:
 		case <-timer.C:
-			timer.Reset(b.interval())
 		}
-		if err := b.refresh(ctx); err != nil && ctx.Err() == nil {
-			b.server.metrics.complain("broadcasts: %v", err)
+		if soon = b.refreshFailed(ctx); soon {
+			timer.Reset(delay.NextBackOff())
+			continue
 		}
+		delay.Reset()
+		timer.Reset(b.interval())
 	}
+}
+
+func (b *broadcasts) refreshFailed(ctx context.Context) bool {
+	err := b.refresh(ctx)
+	if err != nil && ctx.Err() == nil {
+		b.server.metrics.complain("broadcasts: %v", err)
+	}
+	return err != nil
 }
 
 // interval is the wire protocol's: one to two times the configured one.
@@ -104,20 +112,28 @@ func (b *broadcasts) interval() time.Duration {
 	return b.server.cfg.BroadcastInterval/4*5 + jittered(b.server.cfg.BroadcastInterval/4)
 }
 
-// refresh reads the active broadcasts and sends new ones to connected clients.
+// refresh reads the active broadcasts and sends new ones to connected clients. One that fails is new again next time, and
+// holds up no other.
 func (b *broadcasts) refresh(ctx context.Context) error {
-	listed, err := b.server.cfg.Store.ActiveBroadcasts(ctx)
+	listed, err := b.list(ctx)
 	if err != nil {
 		return err
 	}
+	var errs []error
 	for _, fresh := range b.replace(listed) {
 		if err := b.fanOut(ctx, fresh); err != nil {
-			b.forget(fresh) // it is new again at the next refresh
-			return err
+			b.forget(fresh)
+			errs = append(errs, fmt.Errorf("sending %s: %w", fresh.ID, err))
 		}
 	}
 	b.catchUp()
-	return nil
+	return errors.Join(errs...)
+}
+
+func (b *broadcasts) list(ctx context.Context) ([]*store.Broadcast, error) {
+	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+	defer cancel()
+	return b.server.cfg.Store.ActiveBroadcasts(ctx)
 }
 
 // replace makes listed the active set and returns those that were not in it.
@@ -154,158 +170,65 @@ func (b *broadcasts) forget(gone *activeBroadcast) {
 	}
 }
 
-// fanOut hands a broadcast to every connected client that it fits, a share at a time.
+// fanOut hands a broadcast to every connected client that it fits, a share at a time. Slow clients do not hold it up for
+// long: who is left when there is no memory is offered it later.
 func (b *broadcasts) fanOut(ctx context.Context, fresh *activeBroadcast) error {
-	share := make(map[identity.ClientID]*session, fanOutShare)
+	room := int(min(fanOutShare, max(1, b.memory.size/fanOutPart/fresh.weight())))
+	share := make([]identity.ClientID, 0, room)
 	var err error
-	flush := func() bool {
-		err = b.handShare(ctx, fresh, share)
-		clear(share)
-		return err == nil
-	}
 	b.server.registry.each(func(n *session) bool {
 		if n.fits(fresh) {
-			share[n.id] = n
+			share = append(share, n.id)
 		}
-		return len(share) < fanOutShare || flush()
+		if len(share) == room {
+			err = b.handShare(ctx, fresh, share)
+			share = share[:0]
+		}
+		return err == nil
 	})
 	if err == nil && len(share) > 0 {
-		flush()
+		err = b.handShare(ctx, fresh, share)
 	}
-	if errors.Is(err, store.ErrNotFound) {
-		b.forget(fresh) // all that its limit allows have it, or it was disabled
+	switch {
+	case errors.Is(err, store.ErrNotFound): // all that its limit allows have it, or it was disabled
+		b.forget(fresh)
+		return nil
+	case errors.Is(err, errNoPushMemory):
+		b.fallBehind()
 		return nil
 	}
 	return err
 }
 
 // handShare assigns a broadcast to some connected clients and pushes it to those that get it.
-func (b *broadcasts) handShare(ctx context.Context, fresh *activeBroadcast, share map[identity.ClientID]*session) error {
-	instances, err := b.assignTo(ctx, fresh, slices.Collect(maps.Keys(share)))
+func (b *broadcasts) handShare(ctx context.Context, fresh *activeBroadcast, share []identity.ClientID) error {
+	waiting, cancel := context.WithTimeout(ctx, fanOutWait)
+	defer cancel()
+	weight := fresh.weight()
+	if err := b.memory.take(waiting, weight*int64(len(share))); err != nil {
+		return err
+	}
+	working, cancel := context.WithTimeout(ctx, storeTimeout)
+	defer cancel()
+	instances, err := b.assignTo(working, fresh, share)
+	b.memory.give(weight * int64(len(share)-len(instances)))
 	for _, instance := range instances {
-		n := share[instance.ClientID]
-		b.server.pushes.Go(func() { n.pushBroadcasts([]*store.PendingMessage{instance}) })
+		b.pushOne(instance, weight)
 	}
 	return err
 }
 
-// assignTo gives a broadcast to those of clients that do not have it, as far as its limit goes.
-func (b *broadcasts) assignTo(ctx context.Context, a *activeBroadcast, clients []identity.ClientID) ([]*store.PendingMessage, error) {
-	now := timestamppb.Now()
-	instances, err := b.server.cfg.Store.AssignBroadcast(ctx, a.ID, clients, func(id identity.ClientID) *fspb.Message {
-		return a.instance(id, now)
-	}, b.server.cfg.RedeliveryInterval)
-	if err == nil {
-		a.remember(clients)
+// pushOne pushes one instance to the session that is current by now. It gives weight back when that is done.
+func (b *broadcasts) pushOne(instance *store.PendingMessage, weight int64) {
+	n := b.server.registry.get(instance.ClientID)
+	if n == nil {
+		b.memory.give(weight) // it is due again later, like every message that was not acknowledged
+		return
 	}
-	return instances, err
-}
-
-// instance is the message that carries a broadcast to one client.
-func (a *activeBroadcast) instance(id identity.ClientID, now *timestamppb.Timestamp) *fspb.Message {
-	destination := a.Destination
-	if destination == "" {
-		destination = a.Source
-	}
-	return &fspb.Message{
-		MessageId:    identity.NewMessageID().Bytes(),
-		Source:       &fspb.Address{ServiceName: a.Source},
-		Destination:  &fspb.Address{ClientId: id.Bytes(), ServiceName: destination},
-		MessageType:  a.Type,
-		CreationTime: now,
-		Data:         a.payload,
-	}
-}
-
-func (a *activeBroadcast) remember(clients []identity.ClientID) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	for _, id := range clients {
-		if len(a.recipients) >= maxKnownRecipients {
-			return
-		}
-		a.recipients[id] = struct{}{}
-	}
-}
-
-func (a *activeBroadcast) knownTo(id identity.ClientID) bool {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	_, known := a.recipients[id]
-	return known
-}
-
-func (a *activeBroadcast) expired() bool {
-	return a.Expiration != nil && !a.Expiration.AsTime().After(time.Now())
-}
-
-// fitsLabels says whether a client with these labels is meant.
-func (a *activeBroadcast) fitsLabels(labels []store.Label) bool {
-	for _, required := range a.RequiredLabels {
-		if !slices.Contains(labels, required) {
-			return false
-		}
-	}
-	return !a.expired()
-}
-
-// offers lists what a client may get of the broadcasts numbered after seen, and the highest number there is.
-func (b *broadcasts) offers(id identity.ClientID, labels []store.Label, seen uint64) (offers []*activeBroadcast, last uint64) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.last == seen {
-		return nil, seen
-	}
-	for _, a := range b.active {
-		if a.number > seen && a.fitsLabels(labels) && !a.knownTo(id) {
-			offers = append(offers, a)
-		}
-	}
-	return offers, b.last
-}
-
-// collect assigns what a polling client may get. A store that fails now costs nothing: the next poll asks again.
-func (b *broadcasts) collect(ctx context.Context, client *store.Client) []*store.PendingMessage {
-	offers, _ := b.offers(client.ID, client.Labels, 0)
-	if len(offers) == 0 {
-		return nil
-	}
-	instances, err := b.assign.Do(ctx, assignment{client: client.ID, offers: offers})
-	if err != nil {
-		b.server.metrics.complain("broadcasts for client %s: %v", client.ID, err)
-	}
-	return instances
-}
-
-// writeAssignments runs one batch of assignments, a transaction for each broadcast.
-func (b *broadcasts) writeAssignments(ctx context.Context, wanted []assignment) ([][]*store.PendingMessage, error) {
-	clients := make(map[*activeBroadcast][]identity.ClientID)
-	for _, w := range wanted {
-		for _, offer := range w.offers {
-			clients[offer] = append(clients[offer], w.client)
-		}
-	}
-	got := make(map[identity.ClientID][]*store.PendingMessage)
-	for a, ids := range clients {
-		instances, err := b.assignTo(ctx, a, ids)
-		if errors.Is(err, store.ErrNotFound) {
-			b.forget(a)
-			continue
-		}
-		if err != nil {
-			// What was assigned before is due again after the redelivery interval; nothing is lost with it.
-			return nil, err
-		}
-		for _, instance := range instances {
-			got[instance.ClientID] = append(got[instance.ClientID], instance)
-		}
-	}
-	results := make([][]*store.PendingMessage, len(wanted))
-	for i, w := range wanted {
-		results[i] = got[w.client]
-		delete(got, w.client)
-	}
-	return results, nil
+	b.server.pushes.start(n, func() {
+		defer b.memory.give(weight)
+		n.pushAll([]*store.PendingMessage{instance})
+	})
 }
 
 func (b *broadcasts) count() int {

@@ -46,7 +46,7 @@ func (s *Server) tellAll(ctx context.Context) {
 			return
 		}
 		for _, n := range told {
-			s.pushes.Go(n.leave)
+			s.pushes.start(n, n.leave)
 		}
 		if !pause(ctx, drainTick) {
 			return

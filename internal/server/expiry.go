@@ -118,7 +118,7 @@ func (s *Server) expireSessions(ctx context.Context) {
 		case now := <-tick.C:
 			told, over := s.expiry.due(now)
 			for _, n := range told {
-				s.pushes.Go(n.leave)
+				s.pushes.start(n, n.leave)
 			}
 			for _, n := range over {
 				n.stream.abort()
@@ -131,8 +131,8 @@ func (s *Server) expireSessions(ctx context.Context) {
 // done_sending; its end comes all the same. It is sent there after all when the client has to come back under a new key.
 func (n *session) leave() {
 	n.mu.Lock()
-	tell := !n.silent || n.replaced && n.rekeyed && !n.left
-	n.silent, n.left = true, n.left || tell
+	tell := !n.left && !n.over && (!n.replaced || n.rekeyed)
+	n.left = n.left || tell
 	n.mu.Unlock()
 	if !tell {
 		return

@@ -2,11 +2,7 @@ package server
 
 import (
 	"context"
-	"errors"
 	"slices"
-	"time"
-
-	"github.com/cenkalti/backoff/v5"
 
 	"github.com/farspeak/farspeak/internal/identity"
 	"github.com/farspeak/farspeak/internal/store"
@@ -23,11 +19,11 @@ const (
 	fetchBusy                     // being fetched or delivered
 )
 
-// Retries of fetches and attempts while the store is away.
-const (
-	retryFirst = 200 * time.Millisecond
-	retryMost  = 10 * time.Second
-)
+// fetchTurn is one fetch of a session.
+type fetchTurn struct {
+	session *session
+	turn    uint64
+}
 
 // mark says that messages may wait for the client. It never blocks.
 func (n *session) mark() {
@@ -38,25 +34,30 @@ func (n *session) mark() {
 
 func (n *session) markLocked() {
 	switch {
-	case n.silent || n.blacklisted:
+	case !n.takesMessagesLocked():
 	case n.phase == fetchBusy:
 		n.again = true
 	case n.phase == fetchIdle:
+		n.turn++
 		n.phase = fetchQueued
-		if err := n.server.fetches.DoAsync(n, n.fetched); err != nil {
-			n.phase = fetchIdle // overloaded or stopping: the sweep finds what is still due
-			n.server.metrics.lostMarks.Inc()
+		if err := n.server.fetches.DoAsync(fetchTurn{n, n.turn}, n.fetched); err != nil {
+			n.phase = fetchIdle // overloaded, or stopping
+			n.server.metrics.postponedMarks.Inc()
+			n.server.retries.add(n)
 		}
 	}
 }
 
-// beginFetch turns a queued mark into a question to the store.
-func (n *session) beginFetch() (store.DueRequest, bool) {
+// beginFetch turns a queued mark into a question to the store. A batch that is split asks again.
+func (n *session) beginFetch(turn uint64) (store.DueRequest, bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	if turn != n.turn {
+		return store.DueRequest{}, false
+	}
 	n.phase = fetchBusy
 	n.again = false
-	if n.silent || n.blacklisted {
+	if !n.takesMessagesLocked() {
 		return store.DueRequest{}, false
 	}
 	request, ok := dueRequest(n.id, &n.tokens)
@@ -77,11 +78,11 @@ func dueRequest(id identity.ClientID, tokens *wire.Tokens) (store.DueRequest, bo
 }
 
 // fetch reads what is due for many marked sessions at once.
-func (s *Server) fetch(ctx context.Context, marked []*session) ([]*store.DueMessages, error) {
+func (s *Server) fetch(ctx context.Context, marked []fetchTurn) ([]*store.DueMessages, error) {
 	requests := make([]store.DueRequest, 0, len(marked))
 	asked := make([]bool, len(marked))
-	for i, n := range marked {
-		request, ok := n.beginFetch()
+	for i, m := range marked {
+		request, ok := m.session.beginFetch(m.turn)
 		if asked[i] = ok; ok {
 			requests = append(requests, request)
 		}
@@ -94,24 +95,31 @@ func (s *Server) fetch(ctx context.Context, marked []*session) ([]*store.DueMess
 	if err != nil {
 		return nil, err
 	}
-	for i, n := range marked {
+	for i, m := range marked {
 		if asked[i] {
-			due[i] = found[n.id]
+			due[i] = found[m.session.id]
 		}
 	}
 	return due, nil
 }
 
-// fetched takes the outcome of a fetch. It runs in a fetcher and must not block it.
+// fetched takes the outcome of a fetch. It runs in a fetcher and must not block it. When there is more than one answer
+// holds, some clients of it get nothing but the word that there is more.
 func (n *session) fetched(due *store.DueMessages, err error) {
-	switch {
-	case err != nil:
+	if err != nil {
 		n.retryFetch()
-	case due == nil || len(due.Messages) == 0:
-		n.finishFetch(false)
-	default:
-		n.server.pushes.Go(func() { n.deliver(due) })
+		return
 	}
+	if due == nil || len(due.Messages) == 0 {
+		n.finishFetch(due != nil && due.More)
+		return
+	}
+	weight := weigh(due.Messages)
+	if !n.server.fetchedMemory.tryTake(weight) {
+		n.retryFetch()
+		return
+	}
+	n.server.pushes.start(n, func() { n.deliver(due, weight) })
 }
 
 // retryFetch leaves the session to a later mark. The sweep does not find what fell due before its window, so a failed
@@ -134,30 +142,33 @@ func (n *session) finishFetch(more bool) {
 	}
 }
 
-// deliver pushes fetched messages and records their attempts, then lets the next fetch start.
-func (n *session) deliver(due *store.DueMessages) {
+// deliver pushes fetched messages and records their attempts, then lets the next fetch start. What the session does not
+// want any more stays due, for the one that follows.
+func (n *session) deliver(due *store.DueMessages, weight int64) {
 	if slices.ContainsFunc(due.Messages, n.isRekey) {
+		n.server.fetchedMemory.give(weight)
 		n.blacklist() // the hint was lost; the request came by the queue
 		return
 	}
+	sent, left, ok := n.pushDue(due.Messages, weight)
+	more := due.More || left
+	due.Messages = nil // recording may take long
+	n.recordAttempts(sent)
+	if ok {
+		n.finishFetch(more)
+	}
+}
+
+// pushDue pushes what the tokens allow of fetched messages, and gives their memory back. left says that there were not
+// enough tokens; ok that the session goes on.
+func (n *session) pushDue(due []*store.PendingMessage, weight int64) (sent handout, left, ok bool) {
+	defer n.server.fetchedMemory.give(weight)
 	n.mu.Lock()
-	taken, left := takeTokens(&n.tokens, due.Messages)
+	taken, left := takeTokens(&n.tokens, due)
 	n.starved = n.starved || left
-	silent := n.silent
 	n.mu.Unlock()
-	if silent {
-		return
-	}
-	for rest := taken; len(rest) > 0; {
-		count := fitting(rest, n.server.cfg.MaxPushBytes)
-		if err := n.push(rest[:count]); err != nil {
-			n.stream.abort() // the reader sees it and ends the session
-			return
-		}
-		n.recordAttempts(rest[:count])
-		rest = rest[count:]
-	}
-	n.finishFetch(due.More || left)
+	out := n.pushAll(taken)
+	return handoutOf(out), left, len(out) == len(taken)
 }
 
 // isRekey recognises the request that fs-admin stores for a client that it blacklists.
@@ -175,76 +186,4 @@ func takeTokens(tokens *wire.Tokens, due []*store.PendingMessage) (taken []*stor
 		taken = append(taken, m)
 	}
 	return taken, left
-}
-
-// fitting is how many of messages go into one record of at most limit bytes: at least one, at most
-// maxMessagesPerPush.
-func fitting(messages []*store.PendingMessage, limit int) int {
-	size := 0
-	for i, m := range messages {
-		size += len(m.Encoded)
-		if i == maxMessagesPerPush || (i > 0 && size > limit) {
-			return i
-		}
-	}
-	return len(messages)
-}
-
-// recordAttempts writes down that messages were handed out. A crash before it repeats them, which at-least-once allows; a
-// store that is away is waited for as long as the session lives.
-func (n *session) recordAttempts(messages []*store.PendingMessage) {
-	retry := backoff.NewExponentialBackOff()
-	retry.InitialInterval, retry.MaxInterval = retryFirst, retryMost
-	_, err := backoff.Retry(n.server.life, func() (struct{}, error) {
-		err := n.server.handedOut(n.server.life, messages)
-		if n.over() {
-			err = backoff.Permanent(err)
-		}
-		return struct{}{}, err
-	}, backoff.WithBackOff(retry), backoff.WithMaxElapsedTime(0))
-	if err != nil && !errors.Is(err, context.Canceled) {
-		n.server.metrics.complain("recording what client %s got: %v", n.id, err)
-	}
-}
-
-func (n *session) over() bool {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return n.silent
-}
-
-// handedOut records the attempts of messages; a Die request is complete with it, because nobody is left to acknowledge it.
-func (s *Server) handedOut(ctx context.Context, messages []*store.PendingMessage) error {
-	var attempts, last []store.MessageRef
-	for _, m := range messages {
-		ref := store.MessageRef{ClientID: m.ClientID, ID: m.ID}
-		if isDie(m) {
-			last = append(last, ref)
-			continue
-		}
-		attempts = append(attempts, ref)
-	}
-	if len(last) > 0 {
-		if err := s.cfg.Store.CompleteMessages(ctx, last); err != nil {
-			return err
-		}
-	}
-	if len(attempts) == 0 {
-		return nil
-	}
-	_, err := s.attempts.Do(ctx, attempts)
-	return err
-}
-
-func isDie(m *store.PendingMessage) bool {
-	return m.Service == systemService && m.Type == "Die"
-}
-
-// writeAttempts runs one batch of attempts.
-func (s *Server) writeAttempts(ctx context.Context, groups [][]store.MessageRef) ([]struct{}, error) {
-	var refs []store.MessageRef
-	for _, group := range groups {
-		refs = append(refs, group...)
-	}
-	return make([]struct{}, len(groups)), s.cfg.Store.RecordAttempts(ctx, refs, s.cfg.RedeliveryInterval)
 }

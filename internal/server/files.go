@@ -16,9 +16,8 @@ import (
 )
 
 const (
-	// fileOpenTimeout bounds the look-up of a file; fileBudget bounds its transfer.
-	fileOpenTimeout = 30 * time.Second
-	fileBudget      = 20 * time.Minute
+	// fileBudget bounds the transfer of a file.
+	fileBudget = 20 * time.Minute
 	// labelsHeader carries the labels of the agent, one header line each.
 	labelsHeader = "X-Fleetspeak-Labels"
 	// maxFileComponent is longer than any name that can be stored.
@@ -27,7 +26,12 @@ const (
 
 // handleFile serves one stored file: /files/<service>/<name>. Every method gets it, as with the original.
 func (s *Server) handleFile(w http.ResponseWriter, r *http.Request) {
-	if err := s.serveFile(w, r); err != nil {
+	err := error(notReady(http.StatusServiceUnavailable))
+	if s.startWork() {
+		defer s.work.Done()
+		err = s.serveFile(w, r)
+	}
+	if err != nil {
 		refused := asRefusal(err)
 		s.note(refused, r.RemoteAddr)
 		s.metrics.files.WithLabelValues(refused.reason).Inc()

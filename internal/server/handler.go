@@ -19,7 +19,26 @@ func (s *Server) routes() http.Handler {
 		mux.HandleFunc("/streaming-message", s.handleStream)
 	}
 	mux.HandleFunc("/files/", s.handleFile)
-	return s.recovered(mux)
+	return s.recovered(timed(mux))
+}
+
+// requestTimeout bounds a request whose handler sets no deadlines of its own: an unknown path, a refusal before the body
+// was read. The library reads what is left of such a body, for as long as the peer likes.
+const requestTimeout = 30 * time.Second
+
+func timed(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		setDeadlines(w, requestTimeout)
+		next.ServeHTTP(w, r)
+	})
+}
+
+// setDeadlines bounds what is left of a request. A transport without deadlines has the context of the request.
+func setDeadlines(w http.ResponseWriter, timeout time.Duration) {
+	control := http.NewResponseController(w)
+	deadline := time.Now().Add(timeout)
+	_ = control.SetReadDeadline(deadline)
+	_ = control.SetWriteDeadline(deadline)
 }
 
 // recovered keeps a panic to the request that caused it (G-01).
@@ -105,10 +124,13 @@ func (s *Server) note(r *refusal, address string) {
 	glog.V(1).Infof("contact of %s refused: %v", address, r)
 }
 
+func (r *refusal) retrySeconds() int { return max(1, int(r.retryAfter/time.Second)) }
+
 // answer sends a refusal as an HTTP response.
 func (r *refusal) answer(w http.ResponseWriter) {
+	setDeadlines(w, requestTimeout)
 	if r.retryAfter > 0 {
-		w.Header().Set("Retry-After", strconv.Itoa(max(1, int(r.retryAfter/time.Second))))
+		w.Header().Set("Retry-After", strconv.Itoa(r.retrySeconds()))
 	}
 	http.Error(w, r.text, r.status)
 }

@@ -35,7 +35,7 @@ type metrics struct {
 	polls, sentMessages, sentBytes, refused, invalid, ended, files *prometheus.CounterVec
 	operation, reading, writing, readSize, writeSize               *prometheus.HistogramVec
 	panics, registrations, keyMismatches, replaced                 prometheus.Counter
-	lostMarks, lostEnds, swept                                     prometheus.Counter
+	postponedMarks, lostEnds, swept                                prometheus.Counter
 	clockSkew                                                      prometheus.Gauge
 
 	log   *rate.Limiter
@@ -74,10 +74,10 @@ func newMetrics(registerer prometheus.Registerer) *metrics {
 		registrations: single("farspeak_registrations_total", "Clients registered by this server."),
 		keyMismatches: single("farspeak_key_mismatches_total",
 			"Keys refused because their client ID belongs to another key; each deserves a look."),
-		replaced:  single("farspeak_sessions_replaced_total", "Sessions replaced by a newer one of the same client."),
-		lostMarks: single("farspeak_lost_marks_total", "Hints dropped because the fetch queue was full."),
-		lostEnds:  single("farspeak_lost_session_ends_total", "Ends of sessions that were not written to the store."),
-		swept:     single("farspeak_swept_clients_total", "Clients that a sweep found to have due messages."),
+		replaced:       single("farspeak_sessions_replaced_total", "Sessions replaced by a newer one of the same client."),
+		postponedMarks: single("farspeak_postponed_marks_total", "Hints put off because a queue was full."),
+		lostEnds:       single("farspeak_lost_session_ends_total", "Ends of sessions that were not written to the store."),
+		swept:          single("farspeak_swept_clients_total", "Clients that a sweep found to have due messages."),
 		clockSkew: factory.NewGauge(prometheus.GaugeOpts{
 			Name: "farspeak_store_clock_skew_seconds", Help: "How far this machine's clock is ahead of the store's.",
 		}),

@@ -3,6 +3,7 @@ package server
 import (
 	"bytes"
 	"context"
+	"errors"
 	"slices"
 
 	"google.golang.org/protobuf/proto"
@@ -17,7 +18,7 @@ import (
 // offer assigns to a session the broadcasts that it was not offered yet, and pushes what it gets.
 func (b *broadcasts) offer(n *session) {
 	n.mu.Lock()
-	if n.opening || n.silent || n.blacklisted {
+	if n.opening || !n.takesMessagesLocked() {
 		n.mu.Unlock()
 		return
 	}
@@ -27,26 +28,37 @@ func (b *broadcasts) offer(n *session) {
 	if len(offers) == 0 {
 		return
 	}
-	wanted := assignment{client: n.id, offers: offers}
-	err := b.assign.DoAsync(wanted, func(instances []*store.PendingMessage, err error) {
-		switch {
-		case err != nil:
+	weight := weighOffers(offers)
+	if !b.memory.tryTake(weight) {
+		b.missed(n)
+		return
+	}
+	err := b.assign.DoAsync(assignment{client: n.id, offers: offers}, func(got assigned, err error) {
+		if err != nil || got.err != nil {
 			b.missed(n)
-		case len(instances) > 0:
-			b.server.pushes.Go(func() { n.pushBroadcasts(instances) })
 		}
+		b.server.pushes.start(n, func() {
+			defer b.memory.give(weight)
+			b.push(got.instances)
+		})
 	})
 	if err != nil {
+		b.memory.give(weight)
 		b.missed(n)
 	}
 }
 
-// missed remembers that an offer to a session failed, for the next refresh.
+// missed remembers that an offer to a session failed, for the next time that the broadcasts are looked at.
 func (b *broadcasts) missed(n *session) {
 	n.mu.Lock()
 	n.seen = 0
 	n.mu.Unlock()
+	b.fallBehind()
+}
+
+func (b *broadcasts) fallBehind() {
 	b.behind.Store(true)
+	poke(b.missing)
 }
 
 // catchUp offers again what was missed.
@@ -64,19 +76,17 @@ func (b *broadcasts) catchUp() {
 func (n *session) fits(a *activeBroadcast) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return !n.opening && !n.silent && !n.blacklisted && a.fitsLabels(n.labels) && !a.knownTo(n.id)
+	return !n.opening && n.takesMessagesLocked() && a.fitsLabels(n.labels) && !a.knownTo(n.id)
 }
 
-// pushBroadcasts sends instances of broadcasts. They need no tokens; their attempt is recorded already, so that they come
-// again when this write is lost.
-func (n *session) pushBroadcasts(instances []*store.PendingMessage) {
-	for len(instances) > 0 {
-		count := fitting(instances, n.server.cfg.MaxPushBytes)
-		if err := n.push(instances[:count]); err != nil {
-			n.stream.abort()
-			return
-		}
-		instances = instances[count:]
+// push sends instances of one client's broadcasts to the session that is current now. They need no tokens; their attempt
+// is recorded already, so that they come again when this write is lost, or when there is no session any more.
+func (b *broadcasts) push(instances []*store.PendingMessage) {
+	if len(instances) == 0 {
+		return
+	}
+	if n := b.server.registry.get(instances[0].ClientID); n != nil {
+		n.pushAll(instances)
 	}
 }
 
@@ -96,32 +106,70 @@ func (n *session) relabel(reported []store.Label) {
 	n.server.broadcasts.offer(n)
 }
 
-// Blacklisted tells connected clients at once that their identity is refused (G-10): in every session of theirs, for a
-// key that was copied has one for each copy, and each copy has to hear of it.
+// Blacklisted takes the hint that clients were blacklisted. The store is asked whether it is true: a client that takes a
+// new key on the word of a forged notification would have lost its identity. Then the client is told at once (G-10), in
+// every session of it: a key that was copied has one for each copy. When this hint is lost, the request to take a new key
+// is found in the queue like any message.
 func (s *Server) Blacklisted(ids []identity.ClientID) {
 	for _, id := range ids {
-		for _, n := range s.registry.sessions(id) {
-			s.pushes.Go(n.blacklist)
+		sessions := s.registry.sessions(id)
+		if len(sessions) == 0 {
+			continue
+		}
+		err := s.lookups.DoAsync(id, func(client *store.Client, err error) {
+			if err != nil || client == nil || !client.Blacklisted {
+				return
+			}
+			for _, n := range sessions {
+				s.pushes.start(n, n.blacklist)
+			}
+		})
+		if err != nil {
+			s.metrics.postponedMarks.Inc()
 		}
 	}
 }
 
-// blacklist ends ordinary pushes to the session and asks the client, once, to take a new key. A client that was told to
-// leave hears of it in its next session.
+// blacklist ends ordinary pushes to the session and asks the client to take a new key.
 func (n *session) blacklist() {
 	n.mu.Lock()
 	n.blacklisted = true
-	told := n.rekeyed || n.silent && !n.replaced || n.opening // opened does it in the end
-	n.rekeyed = n.rekeyed || !n.opening
+	asked := n.rekeyed || n.opening // opened does it in the end
 	n.mu.Unlock()
-	if told {
+	if !asked {
+		n.askForKey()
+	}
+}
+
+// askForKey sends the request to take a new key, once. A client that was told to leave gets it in its next session.
+func (n *session) askForKey() {
+	if !n.takesRekey() {
 		return
 	}
 	ctx, cancel := context.WithTimeout(n.server.life, contactTimeout)
 	defer cancel()
-	if err := n.push([]*store.PendingMessage{n.server.rekeyRequest(ctx, n.id)}); err != nil {
+	request := []*store.PendingMessage{n.server.rekeyRequest(ctx, n.id)}
+	if err := n.push(request, n.beginRekey); err != nil && !errors.Is(err, errSilent) {
 		n.stream.abort()
 	}
+}
+
+func (n *session) takesRekey() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.takesRekeyLocked()
+}
+
+// A session that was replaced is asked too: another copy of the key may hold it.
+func (n *session) takesRekeyLocked() bool { return !n.rekeyed && !n.left && !n.over }
+
+// beginRekey is takesRekey for the one who then asks.
+func (n *session) beginRekey() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	wanted := n.takesRekeyLocked()
+	n.rekeyed = n.rekeyed || wanted
+	return wanted
 }
 
 // rekeyRequest is the message that asks a blacklisted client to take a new key. There is one for a client, whatever it does

@@ -5,11 +5,11 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"strconv"
 	"time"
 
 	"github.com/golang/glog"
 
-	"github.com/farspeak/farspeak/internal/store"
 	"github.com/farspeak/farspeak/internal/wire"
 )
 
@@ -23,7 +23,11 @@ const (
 // handlePoll serves one poll: POST /message.
 func (s *Server) handlePoll(w http.ResponseWriter, r *http.Request) {
 	o := s.metrics.observePoll(pollTypePoll)
-	reply, err := s.poll(w, r, o)
+	reply, err := (*pollReply)(nil), error(notReady(http.StatusInternalServerError))
+	if s.startWork() {
+		defer s.work.Done()
+		reply, err = s.poll(w, r, o)
+	}
 	if err != nil {
 		refused := asRefusal(err)
 		o.done(refused.status)
@@ -31,24 +35,30 @@ func (s *Server) handlePoll(w http.ResponseWriter, r *http.Request) {
 		refused.answer(w)
 		return
 	}
+	defer reply.release()
 	w.Header().Set("Content-Type", "application/octet-stream")
 	w.Header().Set(wire.FeaturesHeader, wire.ServerFeatures)
-	o.writing(len(reply))
-	if _, err := w.Write(reply); err != nil {
-		glog.V(1).Infof("reply to the poll of %s: %v", r.RemoteAddr, err)
+	w.Header().Set("Content-Length", strconv.Itoa(len(reply.body)))
+	o.writing(len(reply.body))
+	_, err = w.Write(reply.body)
+	if err == nil {
+		err = http.NewResponseController(w).Flush()
 	}
 	o.done(http.StatusOK)
+	if err != nil {
+		glog.V(1).Infof("reply to the poll of %s: %v", r.RemoteAddr, err)
+		return
+	}
+	reply.sent()
 }
 
 // poll does the work of one poll, in the order of the wire protocol's checks, and returns the reply.
-func (s *Server) poll(w http.ResponseWriter, r *http.Request, o *pollObservation) ([]byte, error) {
+func (s *Server) poll(w http.ResponseWriter, r *http.Request, o *pollObservation) (*pollReply, error) {
 	encoding, err := wire.DecodeEncoding(r.Header)
 	if err != nil {
 		return nil, encodingRefusal(err)
 	}
 	switch {
-	case s.Draining():
-		return nil, notReady(http.StatusInternalServerError)
 	case r.Method != http.MethodPost:
 		return nil, refuse(http.StatusBadRequest, "method", "%s is not supported here, use POST", r.Method)
 	case encoding == wire.EncodingNone && r.ContentLength > wire.MaxClientRecord:
@@ -60,18 +70,14 @@ func (s *Server) poll(w http.ResponseWriter, r *http.Request, o *pollObservation
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), pollBudget)
 	defer cancel()
-	control := http.NewResponseController(w)
-	deadline := time.Now().Add(pollBudget)
-	_ = control.SetReadDeadline(deadline)  // a transport without deadlines has ctx
-	_ = control.SetWriteDeadline(deadline) // dito
-
+	setDeadlines(w, pollBudget)
 	body, err := s.readPoll(ctx, r.Body, encoding)
 	if err != nil {
 		return nil, err
 	}
-	defer body.Release()
+	defer body.Release() // its share of the budget stands for the messages, too
 	o.read(len(body.Bytes()))
-	rec, err := s.decode(body.Bytes())
+	rec, err := s.decodeContact(body.Bytes())
 	if err != nil {
 		return nil, err
 	}
@@ -96,7 +102,7 @@ func (s *Server) readPoll(ctx context.Context, body io.Reader, encoding wire.Enc
 }
 
 // exchange is the part of a poll that touches the store.
-func (s *Server) exchange(ctx context.Context, p peer, rec record) ([]byte, error) {
+func (s *Server) exchange(ctx context.Context, p peer, rec record) (*pollReply, error) {
 	client, nonce, err := s.recordContact(ctx, p, rec, "")
 	if err != nil {
 		return nil, err
@@ -105,42 +111,10 @@ func (s *Server) exchange(ctx context.Context, p peer, rec record) ([]byte, erro
 	if err := s.ingest(ctx, from, rec); err != nil {
 		return nil, failed("the messages cannot be processed", err)
 	}
-	messages, err := s.messagesFor(ctx, client, rec)
-	if err != nil {
+	reply := &pollReply{server: s, nonce: nonce}
+	if err := reply.collect(ctx, client, rec); err != nil {
+		reply.release()
 		return nil, failed("the queue cannot be read", err)
 	}
-	s.metrics.sent(messages)
-	return wire.AppendContactData(nil, nonce, encodings(messages)), nil
-}
-
-// messagesFor collects what a polling client gets: its rekey request when it is blacklisted, else broadcasts and what is
-// due within its tokens. Attempts are recorded before the reply, because the next poll may reach another server.
-func (s *Server) messagesFor(ctx context.Context, client *store.Client, rec record) ([]*store.PendingMessage, error) {
-	if client.Blacklisted {
-		return []*store.PendingMessage{s.rekeyRequest(ctx, client.ID)}, nil
-	}
-	var tokens wire.Tokens
-	tokens.Start(rec.data.AllowedMessages)
-	due, err := s.dueNow(ctx, client, &tokens)
-	if err != nil {
-		return nil, err
-	}
-	if err := s.handedOut(ctx, due); err != nil {
-		return nil, err
-	}
-	return append(due, s.broadcasts.collect(ctx, client)...), nil
-}
-
-// dueNow reads what is due for one client outside a session, up to its tokens and to one record's size.
-func (s *Server) dueNow(ctx context.Context, client *store.Client, tokens *wire.Tokens) ([]*store.PendingMessage, error) {
-	request, ok := dueRequest(client.ID, tokens)
-	if !ok {
-		return nil, nil
-	}
-	found, err := s.cfg.Store.DueMessages(ctx, []store.DueRequest{request})
-	if err != nil || found[client.ID] == nil {
-		return nil, err
-	}
-	taken, _ := takeTokens(tokens, found[client.ID].Messages)
-	return taken[:fitting(taken, s.cfg.MaxPushBytes)], nil
+	return reply, nil
 }

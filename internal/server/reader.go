@@ -3,34 +3,55 @@ package server
 import (
 	"context"
 	"errors"
-	"fmt"
+	"net/http"
 	"os"
 	"time"
 
 	"github.com/farspeak/farspeak/internal/wire"
 )
 
+// pace is how much time the reading of a session has.
+type pace uint8
+
+const (
+	paceOpening pace = iota // a deadline runs for the first byte
+	paceRecord              // a deadline runs for the record that has begun
+	paceIdle                // none runs: the next record may take as long as it likes to begin
+)
+
 // pacedReader gives a record a deadline from its first byte on, and none to the silence between records: an idle session
 // has no timer.
 type pacedReader struct {
 	stream stream
-	idle   bool // owned by the reading goroutine
+	pace   pace // owned by the reading goroutine
 }
 
+// Read reads from the stream. Whoever waits for a record asks for one byte: the first of its length, or of a compressed
+// piece. A larger read while idle means that a part of the record came together with the one before it, and is in a
+// decompressor already.
 func (p *pacedReader) Read(b []byte) (int, error) {
+	if p.pace == paceIdle && len(b) > 1 {
+		if err := p.begin(); err != nil {
+			return 0, err
+		}
+	}
 	n, err := p.stream.Read(b)
-	if p.idle && n > 0 {
-		p.idle = false
-		if deadlineErr := p.stream.SetReadDeadline(time.Now().Add(recordTimeout)); deadlineErr != nil && err == nil {
+	if p.pace != paceRecord && n > 0 {
+		if deadlineErr := p.begin(); err == nil {
 			err = deadlineErr
 		}
 	}
 	return n, err
 }
 
-// rest ends a record: the next one may take as long as it likes to begin.
+func (p *pacedReader) begin() error {
+	p.pace = paceRecord
+	return p.stream.SetReadDeadline(time.Now().Add(recordTimeout))
+}
+
+// rest ends a record.
 func (p *pacedReader) rest() error {
-	p.idle = true
+	p.pace = paceIdle
 	return p.stream.SetReadDeadline(time.Time{})
 }
 
@@ -55,31 +76,39 @@ func (n *session) readRecord(reader *wire.RecordReader, index uint64) error {
 	}
 	o := n.server.metrics.observePoll(pollTypeStreamFrom)
 	o.read(len(raw.Bytes()))
-	rec, err := n.server.decode(raw.Bytes())
-	raw.Release()
+	tookKey, err := n.takeRecord(raw)
 	if err != nil {
 		refused := asRefusal(err)
 		o.done(refused.status)
 		n.server.note(refused, n.address)
-		return err
-	}
-	n.addTokens(rec.data.AllowedMessages)
-	ctx, cancel := context.WithTimeout(n.server.life, recordTimeout)
-	defer cancel()
-	if err := n.server.ingest(ctx, n.sender(), rec); err != nil {
-		refused := failed("the messages cannot be processed", err)
-		o.done(refused.status)
-		n.server.note(refused, n.address)
 		return refused
 	}
-	o.done(200)
+	o.done(http.StatusOK)
 	if err := n.acknowledge(index); err != nil {
 		return err
 	}
-	if n.tookKey(rec) {
+	if tookKey {
 		n.leave() // agents use a new key from their next connection on
 	}
 	return nil
+}
+
+// takeRecord hands the messages of a record to their services. The record's share of the memory budget stands for them
+// meanwhile, too.
+func (n *session) takeRecord(raw *wire.Record) (tookKey bool, err error) {
+	defer raw.Release()
+	rec, err := n.server.decodeRecord(raw.Bytes())
+	if err != nil {
+		return false, err
+	}
+	n.addTokens(rec.data.AllowedMessages)
+	tookKey = n.tookKey(rec) // asked before the messages belong to the services
+	ctx, cancel := context.WithTimeout(n.server.life, recordTimeout)
+	defer cancel()
+	if err := n.server.ingest(ctx, n.sender(), rec); err != nil {
+		return false, failed("the messages cannot be processed", err)
+	}
+	return tookKey, nil
 }
 
 // addTokens returns tokens to the session, and looks for messages that waited for them. The mark is set whenever something
@@ -113,21 +142,4 @@ func endReason(err error) string {
 		return "timeout"
 	}
 	return "connection"
-}
-
-// errSilent says that a session takes no more pushes.
-var errSilent = errors.New("the session takes no more messages")
-
-// write sends one record, prepared by build, under a deadline that fits its size.
-func (n *session) write(size int, build func([]byte) []byte) error {
-	n.writing.Lock()
-	defer n.writing.Unlock()
-	deadline := time.Now().Add(pushTimeout + time.Duration(size/pushRate)*time.Second)
-	if err := n.stream.SetWriteDeadline(deadline); err != nil {
-		return err
-	}
-	if _, err := n.stream.Write(build(make([]byte, 0, size))); err != nil {
-		return fmt.Errorf("writing to the client: %w", err)
-	}
-	return nil
 }

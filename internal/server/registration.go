@@ -57,7 +57,15 @@ func newLimiter(perSecond float64) *rate.Limiter {
 // allow takes one registration from both budgets. An address that cannot be parsed shares one budget with its like.
 func (l *registrationLimiter) allow(address string) bool {
 	parsed, _ := netip.ParseAddrPort(address)
-	return l.limiter(parsed.Addr().Unmap()).Allow() && l.all.Allow()
+	return l.limiter(source(parsed.Addr().Unmap())).Allow() && l.all.Allow()
+}
+
+// source is what counts as one address: of IPv6 a whole /64, which a single machine may use up at will.
+func source(address netip.Addr) netip.Addr {
+	if !address.Is6() {
+		return address
+	}
+	return netip.PrefixFrom(address.WithZone(""), 64).Masked().Addr()
 }
 
 func (l *registrationLimiter) limiter(address netip.Addr) *rate.Limiter {

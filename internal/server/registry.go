@@ -76,12 +76,16 @@ func (r *registry) held(id identity.ClientID) bool {
 	return len(shard.holds[id]) > 0
 }
 
-// add makes s the current session of its client and returns the one it replaces.
+// add makes s the current session of its client and returns the one it replaces: s itself when a session that began later
+// got here first.
 func (r *registry) add(s *session) (replaced *session) {
 	shard := r.shard(s.id)
 	shard.mu.Lock()
 	defer shard.mu.Unlock()
 	replaced = shard.current[s.id]
+	if replaced != nil && replaced.order > s.order {
+		return s
+	}
 	shard.current[s.id] = s
 	if replaced == nil {
 		r.count.Add(1)

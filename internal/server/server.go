@@ -53,6 +53,7 @@ const (
 	DefaultBroadcastInterval  = time.Minute
 	DefaultDrainTimeout       = 20 * time.Second
 	DefaultRecordMemory       = 256 << 20
+	DefaultPushMemory         = 256 << 20
 	DefaultMaxPushBytes       = 4 << 20
 )
 
@@ -93,6 +94,9 @@ type Config struct {
 	DrainTimeout time.Duration
 	// RecordMemory is the budget in bytes for records that are being read, over all connections.
 	RecordMemory int64
+	// PushMemory is the budget in bytes for messages that were read from the store and are not written yet, over all
+	// sessions: half of it for queued messages, half for broadcasts.
+	PushMemory int64
 	// MaxPushBytes caps one record to a client; a single larger message goes alone.
 	MaxPushBytes int
 	// Registrations limits how fast unknown clients may register.
@@ -118,7 +122,7 @@ type Server struct {
 
 	lookups  *batch.Batcher[identity.ClientID, *store.Client]
 	contacts *batch.Batcher[contactEvent, store.ContactOutcome]
-	fetches  *batch.Batcher[*session, *store.DueMessages]
+	fetches  *batch.Batcher[fetchTurn, *store.DueMessages]
 	attempts *batch.Batcher[[]store.MessageRef, struct{}]
 
 	// life ends when sessions are cut off: at the end of a drain.
@@ -126,11 +130,15 @@ type Server struct {
 	cut     context.CancelFunc
 	retries *retryList
 
-	work      sync.WaitGroup // sessions
-	pushes    sync.WaitGroup // goroutines that write to sessions; started by sessions, fetchers and loops only
-	admission sync.RWMutex   // held for reading while a session is counted, for writing while draining is set
-	draining  atomic.Bool
-	serving   atomic.Bool // connections are accepted
+	fetchedMemory *pushMemory // for messages that were fetched; broadcasts have their own
+	pushes        pushes      // goroutines that write to sessions
+
+	work         sync.WaitGroup // requests and sessions
+	admission    sync.RWMutex   // held for reading while one is counted, for writing while draining is set
+	draining     atomic.Bool
+	sessionOrder atomic.Uint64 // sessions that there were
+	clockSkew    atomic.Int64  // how far this machine's clock is ahead of the store's, in nanoseconds
+	serving      atomic.Bool   // connections are accepted
 }
 
 // New checks cfg and makes a Server. Nothing is served before Run.
@@ -148,6 +156,7 @@ func New(cfg Config) (*Server, error) {
 		expiry:        newExpiry(),
 		retries:       newRetryList(),
 		registrations: newRegistrationLimiter(cfg.Registrations),
+		fetchedMemory: newPushMemory(cfg.PushMemory / 2),
 	}
 	s.life, s.cut = context.WithCancel(context.Background())
 	if err := s.startBatchers(); err != nil {
@@ -165,6 +174,9 @@ func (c *Config) applyDefaults() {
 	c.DrainTimeout = durationOr(c.DrainTimeout, DefaultDrainTimeout)
 	if c.RecordMemory <= 0 {
 		c.RecordMemory = DefaultRecordMemory
+	}
+	if c.PushMemory <= 0 {
+		c.PushMemory = DefaultPushMemory
 	}
 	if c.MaxPushBytes <= 0 {
 		c.MaxPushBytes = DefaultMaxPushBytes
@@ -228,13 +240,14 @@ func (s *Server) prepare(ctx context.Context) error {
 	if err := s.broadcasts.refresh(ctx); err != nil {
 		return fmt.Errorf("first read of the broadcasts: %w", err)
 	}
-	if s.cfg.TLS != nil {
-		if err := s.refreshTickets(ctx); err != nil {
-			return fmt.Errorf("session ticket keys: %w", err)
-		}
-	}
 	if err := s.heartbeat(ctx); err != nil {
 		return fmt.Errorf("announcing this server: %w", err)
+	}
+	if s.cfg.TLS == nil {
+		return nil
+	}
+	if err := s.refreshTickets(ctx); err != nil {
+		return fmt.Errorf("session ticket keys: %w", err)
 	}
 	return nil
 }
@@ -246,6 +259,12 @@ func (s *Server) Serving() error {
 	}
 	return nil
 }
+
+// storeTimeout bounds one question of a loop to the store, so that none of them is stuck for good.
+const storeTimeout = 30 * time.Second
+
+// storeNow is the time by the store's clock, as the last heartbeat tells.
+func (s *Server) storeNow() time.Time { return time.Now().Add(-time.Duration(s.clockSkew.Load())) }
 
 // Draining says whether the server is on its way out and should get no new connections.
 func (s *Server) Draining() bool { return s.draining.Load() }

@@ -20,7 +20,8 @@ const (
 )
 
 // sweeper finds due messages without any hint. It asks only for what fell due since it last asked, so its cost does not
-// grow with what waits for absent clients, nor with the number of sessions.
+// grow with what waits for absent clients, nor with the number of sessions. It starts with the server: a session reads
+// what is due by then when it opens.
 type sweeper struct {
 	server *Server
 	cursor int64 // store time up to which everything was seen
@@ -29,7 +30,7 @@ type sweeper struct {
 // sweepForever sweeps at the configured interval, and marks again the sessions whose fetch failed, with a growing delay
 // while the store is away.
 func (s *Server) sweepForever(ctx context.Context) {
-	sweeper := &sweeper{server: s}
+	sweeper := &sweeper{server: s, cursor: s.storeNow().UnixMicro()}
 	delay := backoff.NewExponentialBackOff()
 	delay.InitialInterval, delay.MaxInterval = retryFirst, retryMost
 	next := time.NewTimer(jittered(s.cfg.SweepInterval))
@@ -61,22 +62,27 @@ func (s *Server) sweepForever(ctx context.Context) {
 func (w *sweeper) sweep(ctx context.Context) error {
 	after := w.cursor - sweepOverlap
 	for {
-		ids, upTo, err := w.server.cfg.Store.DueClients(ctx, after, sweepPage)
+		upTo, more, err := w.page(ctx, after)
 		if err != nil {
 			return err
 		}
 		w.cursor = max(w.cursor, upTo)
-		if len(ids) == 0 {
-			return nil
-		}
-		if err := w.wake(ctx, ids); err != nil {
-			return err
-		}
-		if upTo <= after {
+		if !more {
 			return nil
 		}
 		after = upTo
 	}
+}
+
+// page looks at some of what fell due after a time, and returns up to when that was. Its clients have been woken by then.
+func (w *sweeper) page(ctx context.Context, after int64) (upTo int64, more bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+	defer cancel()
+	ids, upTo, err := w.server.cfg.Store.DueClients(ctx, after, sweepPage)
+	if err != nil {
+		return 0, false, err
+	}
+	return upTo, len(ids) > 0 && upTo > after, w.wake(ctx, ids)
 }
 
 // wake marks the sessions of those clients that are really here. A session whose client has moved to another server may be

@@ -23,11 +23,13 @@ const (
 // fraction of a handshake; it adds a key when the newest is old. What a ticket carries is the client's certificate; the
 // contact is authorized anew, so a blacklisted key gains nothing by resuming.
 func (s *Server) refreshTickets(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+	defer cancel()
 	keys, err := s.cfg.Store.TicketKeys(ctx, ticketKeysKept)
 	if err != nil {
 		return err
 	}
-	if len(keys) == 0 || time.Since(keys[0].Created) > ticketKeyAge {
+	if len(keys) == 0 || s.storeNow().Sub(keys[0].Created) > ticketKeyAge {
 		fresh := newTicketKey()
 		if err := s.cfg.Store.AddTicketKey(ctx, fresh); err != nil {
 			return err

@@ -2,7 +2,12 @@ package server
 
 import (
 	"context"
+	"encoding/binary"
+	"errors"
 	"fmt"
+	"net/http"
+	"slices"
+	"time"
 
 	"github.com/farspeak/farspeak/internal/store"
 	"github.com/farspeak/farspeak/internal/wire"
@@ -11,77 +16,138 @@ import (
 // systemService is the built-in service on both ends.
 const systemService = "system"
 
-// recordOverhead is what a record needs around its messages, generously.
-const recordOverhead = 64
+// flagRecord is room for a record that holds one number.
+const flagRecord = 16
+
+// errSilent says that a session takes no more of what was to be written.
+var errSilent = errors.New("the session takes no more messages")
+
+// write sends one record under a deadline that fits its size, unless the session does not want it any more. That is asked
+// last of all, so that nothing follows a done_sending.
+func (n *session) write(record []byte, wanted func() bool) error {
+	n.writing.Lock()
+	defer n.writing.Unlock()
+	if n.closed || !wanted() {
+		return errSilent
+	}
+	deadline := time.Now().Add(pushTimeout + time.Duration(len(record)/pushRate)*time.Second)
+	if err := n.stream.SetWriteDeadline(deadline); err != nil {
+		return err
+	}
+	if _, err := n.stream.Write(record); err != nil {
+		return fmt.Errorf("writing to the client: %w", err)
+	}
+	_ = n.stream.SetWriteDeadline(time.Time{}) // the record is out; whoever cut the stream meanwhile wins
+	return nil
+}
+
+func always() bool { return true }
 
 // answer writes the response header and record 0: the nonce, and what is due. It acknowledges record 0 of the client. When
 // the queue cannot be read the session starts without messages; they follow by mark.
 func (n *session) answer(ctx context.Context, o *pollObservation) error {
-	messages := n.firstMessages(ctx)
-	body := wire.AppendContactData(nil, n.nonce, encodings(messages))
-	n.writing.Lock()
-	err := n.stream.start()
-	n.writing.Unlock()
-	if err != nil {
-		return err
-	}
-	o.writing(len(body))
-	err = n.write(len(body)+recordOverhead, func(dst []byte) []byte { return wire.AppendRecord(dst, body) })
-	o.done(200)
+	messages, held := n.firstMessages(ctx)
+	defer n.server.fetchedMemory.give(held)
+	record := contactRecord(n.nonce, messages)
+	n.stream.start() // nobody else writes before the session is open
+	o.writing(len(record))
+	err := n.write(record, always)
+	o.done(http.StatusOK)
 	n.server.metrics.sent(messages)
 	return err
 }
 
-// firstMessages is what goes along with record 0.
-func (n *session) firstMessages(ctx context.Context) []*store.PendingMessage {
-	n.mu.Lock()
-	refused := n.blacklisted
-	n.rekeyed = refused
-	n.mu.Unlock()
-	if refused {
-		return []*store.PendingMessage{n.server.rekeyRequest(ctx, n.id)}
+// firstMessages is what goes along with record 0, and the memory that is to be given back once it is written.
+func (n *session) firstMessages(ctx context.Context) (messages []*store.PendingMessage, held int64) {
+	if n.refusedAtStart() {
+		return []*store.PendingMessage{n.server.rekeyRequest(ctx, n.id)}, 0
 	}
-	due, err := n.server.fetches.Do(ctx, n)
+	due, err := n.server.fetches.Do(ctx, fetchTurn{session: n})
+	if err == nil && due != nil {
+		if held = weigh(due.Messages); !n.server.fetchedMemory.tryTake(held) {
+			held, err = 0, errNoPushMemory
+		}
+	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	n.turn++ // a fetch that is still on its way for this answer comes too late
 	if err != nil {
 		n.again = true
+		return nil, 0
 	}
 	if due == nil {
-		return nil
+		return nil, 0
+	}
+	if i := slices.IndexFunc(due.Messages, n.isRekey); i >= 0 { // blacklisted since its contact was recorded
+		n.blacklisted, n.rekeyed = true, true
+		return due.Messages[i : i+1], held
 	}
 	fit := due.Messages[:fitting(due.Messages, n.server.cfg.MaxPushBytes)]
 	taken, left := takeTokens(&n.tokens, fit)
 	n.starved = n.starved || left
 	n.again = n.again || left || due.More || len(fit) < len(due.Messages)
-	n.first = taken
-	return taken
+	n.first = handoutOf(taken)
+	return taken, held
+}
+
+// refusedAtStart says whether the answer is the request to take a new key.
+func (n *session) refusedAtStart() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.rekeyed = n.blacklisted
+	return n.blacklisted
 }
 
 // acknowledge tells the client that its record with this index is done. Acknowledgements go alone, like all records of the
 // original.
 func (n *session) acknowledge(index uint64) error {
-	return n.write(recordOverhead, func(dst []byte) []byte { return wire.AppendAck(dst, index) })
+	return n.write(wire.AppendAck(make([]byte, 0, flagRecord), index), always)
 }
 
-// push sends messages as one record.
-func (n *session) push(messages []*store.PendingMessage) error {
+// push sends messages as one record, if the session wants them.
+func (n *session) push(messages []*store.PendingMessage, wanted func() bool) error {
 	o := n.server.metrics.observePoll(pollTypeStreamTo)
-	body := wire.AppendContactData(nil, n.nonce, encodings(messages))
-	o.writing(len(body))
-	err := n.write(len(body)+recordOverhead, func(dst []byte) []byte { return wire.AppendRecord(dst, body) })
-	o.done(200)
-	if err != nil {
+	record := contactRecord(n.nonce, messages)
+	o.writing(len(record))
+	if err := n.write(record, wanted); err != nil {
 		return fmt.Errorf("pushing %d messages: %w", len(messages), err)
 	}
+	o.done(http.StatusOK)
 	n.server.metrics.sent(messages)
 	return nil
+}
+
+// pushAll sends messages in as many records as their size asks for, and returns those that went out. When a write fails the
+// session is over.
+func (n *session) pushAll(messages []*store.PendingMessage) (sent []*store.PendingMessage) {
+	for rest := messages; len(rest) > 0; {
+		count := fitting(rest, n.server.cfg.MaxPushBytes)
+		if err := n.push(rest[:count], n.takesMessages); err != nil {
+			if !errors.Is(err, errSilent) {
+				n.stream.abort() // the reader sees it and ends the session
+			}
+			return messages[:len(messages)-len(rest)]
+		}
+		rest = rest[count:]
+	}
+	return messages
 }
 
 // sayDone tells the client that nothing more is pushed, once and alone in its record: the original crashes on a second one
 // and may overlook what comes with it (G-59).
 func (n *session) sayDone() error {
-	return n.write(recordOverhead, wire.AppendDoneSending)
+	return n.write(wire.AppendDoneSending(make([]byte, 0, flagRecord)), always)
+}
+
+// contactRecord is a record of a nonce and messages, made in one piece.
+func contactRecord(nonce uint64, messages []*store.PendingMessage) []byte {
+	encoded := encodings(messages)
+	size := len(wire.AppendContactData(nil, nonce, nil))
+	for _, message := range encoded {
+		size += wire.MessageSize(len(message))
+	}
+	record := make([]byte, 0, binary.MaxVarintLen64+size)
+	return wire.AppendContactData(binary.AppendUvarint(record, uint64(size)), nonce, encoded)
 }
 
 func encodings(messages []*store.PendingMessage) [][]byte {
@@ -90,4 +156,16 @@ func encodings(messages []*store.PendingMessage) [][]byte {
 		encoded[i] = m.Encoded
 	}
 	return encoded
+}
+
+// fitting is how many of messages go into one record of at most limit bytes: at least one, at most maxMessagesPerPush.
+func fitting(messages []*store.PendingMessage, limit int) int {
+	size := 0
+	for i, m := range messages {
+		size += wire.MessageSize(len(m.Encoded))
+		if i == maxMessagesPerPush || (i > 0 && size > limit) {
+			return i
+		}
+	}
+	return len(messages)
 }

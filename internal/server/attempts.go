@@ -1,0 +1,85 @@
+package server
+
+import (
+	"context"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+
+	"github.com/farspeak/farspeak/internal/store"
+)
+
+// Retries of fetches and attempts while the store is away.
+const (
+	retryFirst = 200 * time.Millisecond
+	retryMost  = 10 * time.Second
+)
+
+// attemptTimeout bounds one try to record what was handed out.
+const attemptTimeout = 15 * time.Second
+
+// handout names messages that were handed to a client.
+type handout struct {
+	attempts []store.MessageRef // fall due again unless they are acknowledged
+	last     []store.MessageRef // Die requests: complete, because nobody is left to acknowledge them
+}
+
+func handoutOf(messages []*store.PendingMessage) handout {
+	var h handout
+	for _, m := range messages {
+		ref := store.MessageRef{ClientID: m.ClientID, ID: m.ID}
+		if m.Service == systemService && m.Type == "Die" {
+			h.last = append(h.last, ref)
+		} else {
+			h.attempts = append(h.attempts, ref)
+		}
+	}
+	return h
+}
+
+func (h handout) empty() bool { return len(h.attempts) == 0 && len(h.last) == 0 }
+
+// recordAttempts writes down that messages were handed out. A crash before it repeats them, which at-least-once allows; a
+// store that is away is waited for as long as the session lives.
+func (n *session) recordAttempts(h handout) {
+	if h.empty() {
+		return
+	}
+	delay := backoff.NewExponentialBackOff()
+	delay.InitialInterval, delay.MaxInterval = retryFirst, retryMost
+	for {
+		err := n.server.handedOut(h)
+		if err == nil {
+			return
+		}
+		n.server.metrics.complain("recording what client %s got: %v", n.id, err)
+		if n.ended() || !pause(n.server.life, delay.NextBackOff()) {
+			return
+		}
+	}
+}
+
+// handedOut records a handout. It does not end with a drain: what was written to a client is written down, too.
+func (s *Server) handedOut(h handout) error {
+	ctx, cancel := context.WithTimeout(context.Background(), attemptTimeout)
+	defer cancel()
+	if len(h.last) > 0 {
+		if err := s.cfg.Store.CompleteMessages(ctx, h.last); err != nil {
+			return err
+		}
+	}
+	if len(h.attempts) == 0 {
+		return nil
+	}
+	_, err := s.attempts.Do(ctx, h.attempts)
+	return err
+}
+
+// writeAttempts runs one batch of attempts.
+func (s *Server) writeAttempts(ctx context.Context, groups [][]store.MessageRef) ([]struct{}, error) {
+	var refs []store.MessageRef
+	for _, group := range groups {
+		refs = append(refs, group...)
+	}
+	return make([]struct{}, len(groups)), s.cfg.Store.RecordAttempts(ctx, refs, s.cfg.RedeliveryInterval)
+}

@@ -1,0 +1,140 @@
+package server
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+
+	"github.com/farspeak/farspeak/internal/clientcert"
+	"github.com/farspeak/farspeak/internal/wire"
+	fspb "github.com/farspeak/farspeak/proto/fleetspeak"
+)
+
+// maxElements bounds the fields of a record, those of nested messages included. Decoded, an empty message takes a hundred
+// times the two bytes that it takes on the wire: a record of 20 MiB would fill gigabytes (G-03). A full record of a real
+// agent has about two thousand.
+const maxElements = 20_000
+
+// record is one decoded record of a client.
+type record struct {
+	labels   []string // claimed
+	data     *fspb.ContactData
+	validity *fspb.ValidationInfo
+}
+
+// decodeContact parses the record that makes a contact, a poll or the first one of a session, and puts it to the checks
+// that need no store: a contact that fails them leaves no trace (G-32).
+func (s *Server) decodeContact(body []byte) (record, error) {
+	var wrapped fspb.WrappedContactData
+	if err := decodeBounded(body, &wrapped); err != nil {
+		return record{}, malformedContact(err)
+	}
+	if !s.labelled(wrapped.ClientLabels) {
+		return record{}, refuse(http.StatusServiceUnavailable, "not_authorized", "not authorized")
+	}
+	return open(&wrapped)
+}
+
+// decodeRecord parses a later record of a session. What its labels say was decided by the first one.
+func (s *Server) decodeRecord(body []byte) (record, error) {
+	var wrapped fspb.WrappedContactData
+	if err := decodeBounded(body, &wrapped); err != nil {
+		return record{}, malformedContact(err)
+	}
+	return open(&wrapped)
+}
+
+func malformedContact(err error) *refusal {
+	return refuse(http.StatusBadRequest, "malformed", "the body is no WrappedContactData: %v", err)
+}
+
+// open checks the signatures of a record and parses what they cover.
+func open(wrapped *fspb.WrappedContactData) (record, error) {
+	// Validity is an input of an authorizer that asks for it; the built-in one does not.
+	if _, err := clientcert.VerifyAll(wrapped.ContactData, wrapped.Signatures); err != nil {
+		return record{}, failedPeer("signature", err.Error())
+	}
+	if count := countField(wrapped.ContactData, messagesField); count > wire.MaxMessagesPerRecord {
+		return record{}, failedPeer("too_many_messages",
+			fmt.Sprintf("%d messages in a record, at most %d are allowed", count, wire.MaxMessagesPerRecord))
+	}
+	data := &fspb.ContactData{}
+	if err := decodeBounded(wrapped.ContactData, data); err != nil {
+		return record{}, failedPeer("malformed", fmt.Sprintf("contact_data cannot be parsed: %v", err))
+	}
+	return record{labels: wrapped.ClientLabels, data: data}, nil
+}
+
+// failedPeer is a fault of the peer that the wire protocol reports as a failed contact.
+func failedPeer(reason, text string) *refusal {
+	return refuse(http.StatusInternalServerError, reason, "error processing contact: %s", text)
+}
+
+func (s *Server) labelled(claimed []string) bool {
+	return s.cfg.RequiredLabel == "" || slices.Contains(claimed, s.cfg.RequiredLabel)
+}
+
+var (
+	errTooManyElements = fmt.Errorf("more than %d fields", maxElements)
+	errNoMessage       = errors.New("malformed protocol buffer")
+)
+
+// messagesField is the number of ContactData.messages.
+const messagesField protowire.Number = 2
+
+// decodeBounded parses a message of at most maxElements fields.
+func decodeBounded(encoded []byte, m proto.Message) error {
+	left := maxElements
+	if err := countElements(encoded, m.ProtoReflect().Descriptor(), &left); err != nil {
+		return err
+	}
+	if err := proto.Unmarshal(encoded, m); err != nil {
+		return errNoMessage // its own text quotes the peer
+	}
+	return nil
+}
+
+// countElements takes the fields of an encoded message from left, at every level that its type knows.
+func countElements(encoded []byte, d protoreflect.MessageDescriptor, left *int) error {
+	for len(encoded) > 0 {
+		if *left--; *left < 0 {
+			return errTooManyElements
+		}
+		number, kind, size := protowire.ConsumeTag(encoded)
+		if size < 0 {
+			return errNoMessage
+		}
+		encoded = encoded[size:]
+		if size = protowire.ConsumeFieldValue(number, kind, encoded); size < 0 {
+			return errNoMessage
+		}
+		if field := d.Fields().ByNumber(number); field != nil && field.Message() != nil && kind == protowire.BytesType {
+			nested, _ := protowire.ConsumeBytes(encoded) // cannot fail: the value was measured
+			if err := countElements(nested, field.Message(), left); err != nil {
+				return err
+			}
+		}
+		encoded = encoded[size:]
+	}
+	return nil
+}
+
+// countField counts the fields of that number at the top of an encoded message, as far as it can be read.
+func countField(encoded []byte, wanted protowire.Number) (count int) {
+	for len(encoded) > 0 {
+		number, _, size := protowire.ConsumeField(encoded)
+		if size < 0 {
+			return count
+		}
+		if number == wanted {
+			count++
+		}
+		encoded = encoded[size:]
+	}
+	return count
+}

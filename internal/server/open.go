@@ -1,0 +1,232 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"time"
+
+	"github.com/farspeak/farspeak/internal/wire"
+)
+
+// How a session begins: the request, the first exchange, and the refusals that both can end in.
+
+// handleStream serves one session: POST /streaming-message.
+func (s *Server) handleStream(w http.ResponseWriter, r *http.Request) {
+	o := s.metrics.observePoll(pollTypeStreamStart)
+	encoding, p, err := s.checkStream(r)
+	if err == nil && !s.startWork() {
+		err = notReady(http.StatusServiceUnavailable)
+	}
+	if err != nil {
+		s.refuseStream(err, r.RemoteAddr, o, func(refused *refusal) {
+			if r.ProtoMajor < 2 {
+				w.Header().Set("Connection", "close") // or the library would wait for the end of the body
+			}
+			refused.answer(w)
+		})
+		return
+	}
+	transport, err := openStream(w, r)
+	if err != nil {
+		s.work.Done()
+		s.refuseStream(failed("the connection cannot be taken over", err), r.RemoteAddr, o, func(*refusal) {})
+		return
+	}
+	serve := func() {
+		defer s.work.Done()
+		s.serveStream(transport, encoding, p, o)
+	}
+	if shared, ok := transport.(*http2Stream); ok {
+		defer shared.detach()
+		serve()
+		return
+	}
+	go serve() // on a fresh, small stack; Run waits for it through work
+}
+
+// startWork counts a new request, unless the server is past taking any.
+func (s *Server) startWork() bool {
+	s.admission.RLock()
+	defer s.admission.RUnlock()
+	if s.Draining() {
+		return false
+	}
+	s.work.Add(1)
+	return true
+}
+
+// checkStream does what can be answered before the body is read.
+func (s *Server) checkStream(r *http.Request) (wire.Encoding, peer, error) {
+	encoding, err := wire.DecodeEncoding(r.Header)
+	if err != nil {
+		return encoding, peer{}, encodingRefusal(err)
+	}
+	switch {
+	case s.Draining():
+		return encoding, peer{}, notReady(http.StatusServiceUnavailable)
+	case r.Method != http.MethodPost:
+		return encoding, peer{}, refuse(http.StatusBadRequest, "method", "%s is not supported here, use POST", r.Method)
+	}
+	p, err := s.authenticate(r)
+	return encoding, p, err
+}
+
+func encodingRefusal(err error) *refusal {
+	if errors.Is(err, wire.ErrUnsupportedEncoding) {
+		return refuse(http.StatusUnsupportedMediaType, "encoding", "%v", err)
+	}
+	return refuse(http.StatusBadRequest, "encoding", "%v", err)
+}
+
+func (s *Server) refuseStream(err error, address string, o *pollObservation, answer func(*refusal)) {
+	refused := asRefusal(err)
+	o.done(refused.status)
+	s.note(refused, address)
+	answer(refused)
+}
+
+// serveStream runs one session from its first byte to its end.
+func (s *Server) serveStream(transport stream, encoding wire.Encoding, p peer, o *pollObservation) {
+	n := s.newSession(transport, p)
+	defer n.containPanic()
+	s.expiry.addOpening(n)
+	defer s.expiry.remove(n)
+	source := &pacedReader{stream: transport}
+	reader, err := s.openRecords(source, encoding)
+	if err != nil {
+		n.refuse(err, o)
+		return
+	}
+	defer reader.Close()
+	if err := n.open(reader, p, o); err != nil {
+		n.refuse(err, o)
+		return
+	}
+	n.serve(source, reader)
+}
+
+// errPeerGone says that the peer left or broke the transport, so that there is nobody to answer.
+var errPeerGone = errors.New("the peer is gone")
+
+// refuse ends a session that did not get as far as its answer.
+func (n *session) refuse(err error, o *pollObservation) {
+	if errors.Is(err, errPeerGone) {
+		n.cut()
+		return
+	}
+	n.server.refuseStream(err, n.address, o, n.stream.refuse)
+	n.finish()
+}
+
+// openRecords makes the record reader of a stream and checks the magic.
+func (s *Server) openRecords(source *pacedReader, encoding wire.Encoding) (*wire.RecordReader, error) {
+	if err := source.stream.SetReadDeadline(time.Now().Add(firstByteTimeout)); err != nil {
+		return nil, fmt.Errorf("%w: %w", errPeerGone, err)
+	}
+	body, err := wire.NewBody(source, encoding)
+	if err != nil {
+		return nil, bodyRefusal(err)
+	}
+	reader := wire.NewRecordReader(body, wire.FromClient(s.budget))
+	if err := reader.ReadMagic(); err != nil {
+		_ = reader.Close()
+		return nil, readRefusal(err)
+	}
+	return reader, nil
+}
+
+// bodyRefusal tells what was wrong with the first bytes of a compressed body.
+func bodyRefusal(err error) error {
+	if errors.Is(err, wire.ErrProtocol) {
+		return encodingRefusal(err)
+	}
+	return readRefusal(err)
+}
+
+// readRefusal tells what was wrong with the bytes of a peer, or that it left.
+func readRefusal(err error) error {
+	switch {
+	case errors.Is(err, wire.ErrProtocol):
+		return refuse(http.StatusBadRequest, "malformed", "%v", err)
+	case errors.Is(err, wire.ErrBudget):
+		return noMemory()
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return refuse(http.StatusRequestTimeout, "timeout", "the record did not arrive in time")
+	case errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF):
+		return refuse(http.StatusBadRequest, "truncated", "the stream ended before its first record did")
+	}
+	return fmt.Errorf("%w: %w", errPeerGone, err)
+}
+
+// open is the first exchange: record 0, the contact, its messages, and the answer. On success the client is held in the
+// registry.
+func (n *session) open(reader *wire.RecordReader, p peer, o *pollObservation) error {
+	s := n.server
+	ctx, cancel := context.WithTimeout(s.life, recordTimeout)
+	defer cancel()
+	raw, err := reader.Next()
+	if err != nil {
+		return readRefusal(err)
+	}
+	defer raw.Release() // its share of the budget stands for the messages, too
+	o.read(len(raw.Bytes()))
+	rec, err := s.decodeContact(raw.Bytes())
+	if err != nil {
+		return err
+	}
+	s.registry.hold(n)
+	opened := false
+	defer func() {
+		if !opened { // or panicked
+			s.registry.remove(n)
+			n.letGo()
+		}
+	}()
+	if err := n.admit(ctx, p, rec); err != nil {
+		return err
+	}
+	raw.Release()
+	if err := n.join(ctx, o); err != nil {
+		return fmt.Errorf("%w: %w", errPeerGone, err)
+	}
+	opened = true
+	return nil
+}
+
+// admit records the contact and takes the messages of record 0.
+func (n *session) admit(ctx context.Context, p peer, rec record) error {
+	s := n.server
+	if s.Draining() {
+		return notReady(http.StatusServiceUnavailable)
+	}
+	client, nonce, err := s.recordContact(ctx, p, rec, s.cfg.Address)
+	if err != nil {
+		return err
+	}
+	n.nonce, n.labels, n.blacklisted = nonce, client.Labels, client.Blacklisted
+	n.tokens.Start(rec.data.AllowedMessages)
+	if err := s.ingest(ctx, n.sender(), rec); err != nil {
+		return failed("the messages cannot be processed", err)
+	}
+	return nil
+}
+
+// join makes the session current and answers record 0. It is in the registry before its queue is read, so that whatever
+// arrives in between marks it.
+func (n *session) join(ctx context.Context, o *pollObservation) error {
+	if replaced := n.server.registry.add(n); replaced != nil {
+		replaced.replace()
+		n.server.metrics.replaced.Inc()
+	}
+	return n.answer(ctx, o)
+}
+
+func (n *session) sender() sender {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return sender{id: n.id, labels: n.labels, blacklisted: n.blacklisted}
+}

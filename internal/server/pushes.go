@@ -1,0 +1,82 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"golang.org/x/sync/semaphore"
+
+	"github.com/farspeak/farspeak/internal/store"
+)
+
+// What bounds the writing to sessions: who does it, and how much it may hold.
+
+// pushes are the short-lived goroutines that write to sessions. They are started until close, which waits for them.
+type pushes struct {
+	mu      sync.RWMutex // held for reading while one is counted, for writing while closed is set
+	closed  bool         // guarded by mu
+	running sync.WaitGroup
+}
+
+// start runs push in a goroutine. A panic of it ends the session, not the process (G-01). After close nothing is started:
+// there are no sessions any more.
+func (p *pushes) start(n *session, push func()) {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	if p.closed {
+		return
+	}
+	p.running.Go(func() {
+		defer n.containPanic()
+		push()
+	})
+}
+
+func (p *pushes) close() {
+	p.mu.Lock()
+	p.closed = true
+	p.mu.Unlock()
+	p.running.Wait()
+}
+
+// errNoPushMemory says that too much is on its way to slow clients already.
+var errNoPushMemory = errors.New("no memory left for messages on their way to clients")
+
+// messageOverhead is what a message holds besides its encoding.
+const messageOverhead = 256
+
+// pushMemory bounds the bytes of messages that were read from the store and are not written yet. A peer that does not read
+// keeps its share until its deadline; the others have the rest, and what finds no room stays in the store.
+type pushMemory struct {
+	size  int64
+	taken *semaphore.Weighted
+}
+
+func newPushMemory(size int64) *pushMemory {
+	return &pushMemory{size: size, taken: semaphore.NewWeighted(size)}
+}
+
+// tryTake takes room at once or not at all. What is larger than everything passes when nothing else is there.
+func (m *pushMemory) tryTake(bytes int64) bool { return m.taken.TryAcquire(min(bytes, m.size)) }
+
+// take waits for room.
+func (m *pushMemory) take(ctx context.Context, bytes int64) error {
+	if err := m.taken.Acquire(ctx, min(bytes, m.size)); err != nil {
+		return fmt.Errorf("%w: %w", errNoPushMemory, err)
+	}
+	return nil
+}
+
+// give gives back what was taken.
+func (m *pushMemory) give(bytes int64) { m.taken.Release(min(bytes, m.size)) }
+
+// weigh is what messages hold while they are written, the record that is made of them included.
+func weigh(messages []*store.PendingMessage) int64 {
+	bytes := 0
+	for _, m := range messages {
+		bytes += 2*len(m.Encoded) + messageOverhead
+	}
+	return int64(bytes)
+}
