@@ -21,7 +21,7 @@ var direct = []struct {
 	why string
 }{
 	{
-		of:  []string{"internal/identity", "internal/limit", "internal/vectors"},
+		of:  []string{"internal/identity", "internal/limit", "internal/netpoll", "internal/vectors"},
 		may: []string{"proto/..."},
 		why: "these are the ground that everybody stands on",
 	},
@@ -69,7 +69,7 @@ var direct = []struct {
 		of: []string{"internal/server/..."},
 		may: []string{
 			"internal/server/...", "internal/services", "internal/wire", "internal/identity", "internal/clientcert", "internal/proxyproto",
-			"internal/limit", "internal/notify", "internal/batch", "internal/store", "proto/...",
+			"internal/limit", "internal/netpoll", "internal/notify", "internal/batch", "internal/store", "proto/...",
 		},
 		why: "fs-server's logic gets its configuration and its store from main, and shares no code with fs-admin or the agent",
 	},
@@ -104,8 +104,18 @@ var direct = []struct {
 		why: "they are about the source tree",
 	},
 	{
+		of:  []string{"internal/load/..."},
+		may: []string{"internal/load/...", "internal/wire", "internal/identity", "proto/..."},
+		why: "the load tool is a peer like any other, and works against every server of the protocol",
+	},
+	{
+		of:  []string{"sdk/..."},
+		may: []string{"sdk/...", "internal/channel", "proto/..."},
+		why: "authors of services and backends link the protocols and nothing of the daemons",
+	},
+	{
 		of:  []string{"examples/..."},
-		may: []string{"proto/..."},
+		may: []string{"sdk/...", "proto/..."},
 		why: "an example shows what others can build, and others cannot import internal packages",
 	},
 }
@@ -138,12 +148,15 @@ var importers = []struct {
 	},
 	{
 		packages: []string{"database/sql/...", "github.com/go-sql-driver/mysql", "modernc.org/sqlite", "github.com/pressly/goose/v3"},
-		by:       []string{"internal/store/...", "internal/testmysql"},
+		by:       []string{"internal/store/...", "internal/testmysql", "internal/load/..."},
 		why:      "SQL is spoken in one place",
 	},
 	{
 		packages: []string{"google.golang.org/grpc/..."},
-		by:       []string{"internal/admin/...", "internal/services/...", "cmd/...", "proto/...", "examples/...", "test/..."},
+		by: []string{
+			"internal/admin/...", "internal/services/...", "internal/load/...", "sdk/backend/...", "cmd/...", "proto/...", "examples/...",
+			"test/...", "bench/...",
+		},
 		why:      "gRPC and its codes belong to the edges",
 	},
 	{

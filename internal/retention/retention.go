@@ -60,12 +60,9 @@ func New(cfg Config) *Job {
 	}
 }
 
-// Run removes old rows until ctx ends. Trouble with the store ends a round, not the job.
+// Run removes old rows until ctx ends. Trouble with the store ends a round, not the job. Without any age it still removes
+// what nothing refers to any more, such as the chunks of a file that was replaced.
 func (j *Job) Run(ctx context.Context) error {
-	if j.cfg.Retention == (store.Retention{}) {
-		<-ctx.Done()
-		return nil
-	}
 	for pause(ctx, interval/2+rand.N(interval)) {
 		if _, err := j.RunOnce(ctx); err != nil && ctx.Err() == nil {
 			j.failed.Inc()
