@@ -157,7 +157,7 @@ var importers = []struct {
 			"internal/admin/...", "internal/services/...", "internal/load/...", "sdk/backend/...", "cmd/...", "proto/...", "examples/...",
 			"test/...", "bench/...",
 		},
-		why:      "gRPC and its codes belong to the edges",
+		why: "gRPC and its codes belong to the edges",
 	},
 	{
 		packages: []string{"github.com/spf13/cobra", "github.com/schollz/progressbar/v3"},
