@@ -32,19 +32,22 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON fleetspeak.servers TO 'fs_server'@'%';
 GRANT SELECT, INSERT, DELETE ON fleetspeak.ticket_keys TO 'fs_server'@'%';
 GRANT SELECT, INSERT, UPDATE, DELETE ON fleetspeak.resource_usage TO 'fs_server'@'%';
 
--- fs-admin: submitting, asking, broadcasts, files and dead letters. It registers no clients and never sees ticket keys.
+-- fs-admin: submitting, asking, broadcasts, files and dead letters, and deleting what is old. It registers no clients and
+-- never sees a ticket key.
 GRANT SELECT ON fleetspeak.schema_version TO 'fs_admin'@'%';
 GRANT SELECT, UPDATE (blacklisted) ON fleetspeak.clients TO 'fs_admin'@'%';
 GRANT SELECT ON fleetspeak.client_labels TO 'fs_admin'@'%';
 GRANT SELECT ON fleetspeak.client_services TO 'fs_admin'@'%';
-GRANT SELECT ON fleetspeak.client_contacts TO 'fs_admin'@'%';
+GRANT SELECT, DELETE ON fleetspeak.client_contacts TO 'fs_admin'@'%';
 GRANT SELECT, INSERT, UPDATE, DELETE ON fleetspeak.client_messages TO 'fs_admin'@'%';
 GRANT SELECT, INSERT, UPDATE, DELETE ON fleetspeak.message_results TO 'fs_admin'@'%';
 GRANT SELECT, INSERT, UPDATE, DELETE ON fleetspeak.service_backlog TO 'fs_admin'@'%';
 GRANT SELECT, UPDATE, DELETE ON fleetspeak.dead_letters TO 'fs_admin'@'%';
-GRANT SELECT, INSERT, UPDATE ON fleetspeak.broadcasts TO 'fs_admin'@'%';
-GRANT SELECT, INSERT, UPDATE ON fleetspeak.broadcast_labels TO 'fs_admin'@'%';
+GRANT SELECT, INSERT, UPDATE, DELETE ON fleetspeak.broadcasts TO 'fs_admin'@'%';
+GRANT SELECT, INSERT, UPDATE, DELETE ON fleetspeak.broadcast_labels TO 'fs_admin'@'%';
+GRANT SELECT, DELETE ON fleetspeak.broadcast_sent TO 'fs_admin'@'%';
 GRANT SELECT, INSERT, UPDATE, DELETE ON fleetspeak.files TO 'fs_admin'@'%';
 GRANT SELECT, INSERT, DELETE ON fleetspeak.file_chunks TO 'fs_admin'@'%';
-GRANT SELECT ON fleetspeak.servers TO 'fs_admin'@'%';
-GRANT SELECT ON fleetspeak.resource_usage TO 'fs_admin'@'%';
+GRANT SELECT, DELETE ON fleetspeak.servers TO 'fs_admin'@'%';
+GRANT SELECT (created_us), DELETE ON fleetspeak.ticket_keys TO 'fs_admin'@'%';
+GRANT SELECT, DELETE ON fleetspeak.resource_usage TO 'fs_admin'@'%';

@@ -32,7 +32,9 @@ const (
 //
 // instance makes the message for a client. It is called before the transaction, perhaps for clients that then get none.
 // store.ErrNotFound says that the broadcast is gone or not active.
-func (s *Store) AssignBroadcast(ctx context.Context, id identity.BroadcastID, clients []identity.ClientID, instance func(identity.ClientID) *fspb.Message, redeliverAfter time.Duration) (assigned []*store.PendingMessage, err error) {
+func (s *Store) AssignBroadcast(ctx context.Context, id identity.BroadcastID, clients []identity.ClientID,
+	instance func(identity.ClientID) *fspb.Message,
+	redeliverAfter time.Duration) (assigned []*store.PendingMessage, err error) {
 	defer s.op("AssignBroadcast", &err)()
 	var room, now int64
 	if err := s.read().one(ctx, s.sql(broadcastRoom), []any{id[:]}, &room, &now); err != nil {
@@ -72,7 +74,8 @@ func (s *Store) AssignBroadcast(ctx context.Context, id identity.BroadcastID, cl
 }
 
 // assign is the transaction of AssignBroadcast. The lock on the broadcast comes first; it is what makes the limit exact.
-func (t session) assign(ctx context.Context, id identity.BroadcastID, wanted []identity.ClientID, instances map[identity.ClientID]*pending, redeliverAfter time.Duration) ([]*pending, error) {
+func (t session) assign(ctx context.Context, id identity.BroadcastID, wanted []identity.ClientID,
+	instances map[identity.ClientID]*pending, redeliverAfter time.Duration) ([]*pending, error) {
 	var room, now int64
 	if err := t.one(ctx, t.s.sql(lockBroadcast), []any{id[:]}, &room, &now); err != nil {
 		return nil, err
@@ -106,17 +109,16 @@ func (t session) assign(ctx context.Context, id identity.BroadcastID, wanted []i
 }
 
 // withoutBroadcast returns the clients that have not had a broadcast, in the order given.
-func (t session) withoutBroadcast(ctx context.Context, id identity.BroadcastID, clients []identity.ClientID) ([]identity.ClientID, error) {
+func (t session) withoutBroadcast(ctx context.Context, id identity.BroadcastID,
+	clients []identity.ClientID) ([]identity.ClientID, error) {
 	had := make(map[identity.ClientID]bool)
 	for chunk := range slices.Chunk(sortedClients(slices.Values(clients)), maxList) {
-		err := t.query(ctx, t.s.sql(broadcastSent, len(chunk)), append(clientArgs(chunk), id[:]), func(r row) error {
-			var client identity.ClientID
-			err := r.Scan(fixed(client[:]))
-			had[client] = true
-			return err
-		})
+		found, err := t.clientIDs(ctx, t.s.sql(broadcastSent, len(chunk)), append(clientArgs(chunk), id[:])...)
 		if err != nil {
 			return nil, err
+		}
+		for _, client := range found {
+			had[client] = true
 		}
 	}
 	return slices.DeleteFunc(slices.Clone(clients), func(c identity.ClientID) bool { return had[c] }), nil

@@ -24,7 +24,7 @@ const (
 	deleteBacklog = `{delete service_backlog PRIMARY message_id} AND service = ?`
 
 	// countBacklog reads by_due alone.
-	countBacklog = `SELECT COUNT(*) FROM (SELECT 1 FROM service_backlog {index by_due} LIMIT ?) AS some`
+	countBacklog = `SELECT COUNT(*) FROM (SELECT 1 FROM service_backlog {index by_due} LIMIT ?) AS counted`
 
 	// backlogStatus reads all of by_due, and nothing else.
 	backlogStatus = `SELECT service, COUNT(*), SUM(size), MIN(created_us), {now} FROM service_backlog {index by_due}
@@ -51,7 +51,8 @@ type backlogRow struct {
 // AddBacklog stores messages whose processing failed for now; they fall due after a time. It answers for each:
 // store.ErrQueueFull when the backlog holds max messages or more (0 means no bound), store.ErrInvalid, or success. One
 // that is there already, or whose result is known, is left as it is and is a success.
-func (s *Store) AddBacklog(ctx context.Context, messages []store.BacklogMessage, dueIn time.Duration, max uint64) (errs []error, err error) {
+func (s *Store) AddBacklog(ctx context.Context, messages []store.BacklogMessage, dueIn time.Duration,
+	max uint64) (errs []error, err error) {
 	defer s.op("AddBacklog", &err)()
 	errs = make([]error, len(messages))
 	var rows []*backlogRow

@@ -44,7 +44,8 @@ const (
 // over the services. Until the lease ends nobody else gets them; after that they are due again, so that a claim dies with
 // its holder. The payload of one call is bounded by Config.MaxFetchBytes. Attempts counts the times that they were
 // claimed before.
-func (s *Store) ClaimBacklog(ctx context.Context, owner string, services []string, limit int, lease time.Duration) (claimed []store.BacklogMessage, err error) {
+func (s *Store) ClaimBacklog(ctx context.Context, owner string, services []string, limit int,
+	lease time.Duration) (claimed []store.BacklogMessage, err error) {
 	defer s.op("ClaimBacklog", &err)()
 	if len(services) == 0 || limit <= 0 {
 		return nil, nil
@@ -106,7 +107,8 @@ func (s *Store) claimCandidates(ctx context.Context, services []string, limit in
 }
 
 // claim takes rows that nobody took meanwhile, and returns them in the order of keys.
-func (s *Store) claim(ctx context.Context, owner string, keys []backlogKey, lease time.Duration) ([]store.BacklogMessage, error) {
+func (s *Store) claim(ctx context.Context, owner string, keys []backlogKey,
+	lease time.Duration) ([]store.BacklogMessage, error) {
 	token := make([]byte, 16)
 	rand.Read(token)
 	found := make(map[backlogKey]store.BacklogMessage)
@@ -144,7 +146,7 @@ func (s *Store) claim(ctx context.Context, owner string, keys []backlogKey, leas
 }
 
 // claimReader reads through the pool that wrote, which on a replicated database may be another host's.
-func (s *Store) claimReader() session { return session{s, s.cfg.Writer} }
+func (s *Store) claimReader() session { return session{s: s, q: s.cfg.Writer, again: true} }
 
 // FinishBacklog records what became of messages that the owner claimed. A claim that is another's by now is left alone.
 func (s *Store) FinishBacklog(ctx context.Context, owner string, outcomes []store.BacklogOutcome) (err error) {
@@ -174,7 +176,8 @@ func (s *Store) FinishBacklog(ctx context.Context, owner string, outcomes []stor
 }
 
 // finish applies the outcomes of one service and returns how many messages left the backlog.
-func (t session) finish(ctx context.Context, owner, service string, ids []identity.MessageID, outcomes map[backlogKey]store.BacklogOutcome) (int64, error) {
+func (t session) finish(ctx context.Context, owner, service string, ids []identity.MessageID,
+	outcomes map[backlogKey]store.BacklogOutcome) (int64, error) {
 	var results [][]any
 	var gone, dead, again []identity.MessageID
 	args := append(append([]any{service}, messageArgs(ids)...), owner)
@@ -233,7 +236,8 @@ func keysOf(service string, ids []identity.MessageID) []backlogKey {
 }
 
 // retryLater gives claims back, each with a time of its own until it is due again.
-func (t session) retryLater(ctx context.Context, service string, ids []identity.MessageID, outcomes map[backlogKey]store.BacklogOutcome) error {
+func (t session) retryLater(ctx context.Context, service string, ids []identity.MessageID,
+	outcomes map[backlogKey]store.BacklogOutcome) error {
 	if len(ids) == 0 {
 		return nil
 	}

@@ -34,7 +34,8 @@ const (
 )
 
 // GetClients returns the clients among ids that are known, with their labels.
-func (s *Store) GetClients(ctx context.Context, ids []identity.ClientID) (_ map[identity.ClientID]*store.Client, err error) {
+func (s *Store) GetClients(ctx context.Context,
+	ids []identity.ClientID) (_ map[identity.ClientID]*store.Client, err error) {
 	defer s.op("GetClients", &err)()
 	clients := make(map[identity.ClientID]*store.Client, len(ids))
 	for chunk := range slices.Chunk(sortedClients(slices.Values(ids)), maxList) {
@@ -73,19 +74,14 @@ func (s *Store) ListClients(ctx context.Context, after identity.ClientID, limit 
 
 // ListClientIDs returns IDs after the given one, in order, of clients whose last contact is later than a time; blacklisted
 // ones only when asked for.
-func (s *Store) ListClientIDs(ctx context.Context, after identity.ClientID, limit int, includeBlacklisted bool, lastContactAfter time.Time) (ids []identity.ClientID, err error) {
+func (s *Store) ListClientIDs(ctx context.Context, after identity.ClientID, limit int, includeBlacklisted bool,
+	lastContactAfter time.Time) (ids []identity.ClientID, err error) {
 	defer s.op("ListClientIDs", &err)()
 	since := int64(math.MinInt64)
 	if !lastContactAfter.IsZero() {
 		since = lastContactAfter.UnixMicro()
 	}
-	err = s.read().query(ctx, s.sql(listClientIDs), []any{after[:], since, includeBlacklisted, limit}, func(r row) error {
-		var id identity.ClientID
-		err := r.Scan(fixed(id[:]))
-		ids = append(ids, id)
-		return err
-	})
-	return ids, err
+	return s.read().clientIDs(ctx, s.sql(listClientIDs), after[:], since, includeBlacklisted, limit)
 }
 
 // BlacklistClient sets the flag of a client and returns where its session is held, empty when nowhere. An unknown client

@@ -42,7 +42,8 @@ const (
 // nothing is recorded for it (G-44). The time of a contact is the store's, made unique for its client. Labels that a new
 // client claims are left out when they do not fit, or are past store.MaxLabels. A key that cannot be one is
 // store.ErrInvalid for its element.
-func (s *Store) RecordContacts(ctx context.Context, updates []store.ContactUpdate) (outcomes []store.ContactOutcome, err error) {
+func (s *Store) RecordContacts(ctx context.Context,
+	updates []store.ContactUpdate) (outcomes []store.ContactOutcome, err error) {
 	defer s.op("RecordContacts", &err)()
 	if len(updates) == 0 {
 		return nil, nil
@@ -111,7 +112,8 @@ func contacted(updates []store.ContactUpdate) []identity.ClientID {
 }
 
 // lockContacted locks and returns the clients among ids that exist, and the store's clock.
-func (t session) lockContacted(ctx context.Context, ids []identity.ClientID) (map[identity.ClientID]*store.Client, int64, error) {
+func (t session) lockContacted(ctx context.Context,
+	ids []identity.ClientID) (map[identity.ClientID]*store.Client, int64, error) {
 	clients := make(map[identity.ClientID]*store.Client, len(ids))
 	var now int64
 	for chunk := range slices.Chunk(ids, maxList) {
@@ -134,7 +136,8 @@ func (t session) lockContacted(ctx context.Context, ids []identity.ClientID) (ma
 }
 
 // register inserts the clients that are missing, adds them to clients, and returns which it made.
-func (t session) register(ctx context.Context, updates []store.ContactUpdate, clients map[identity.ClientID]*store.Client, now int64) (map[identity.ClientID]bool, error) {
+func (t session) register(ctx context.Context, updates []store.ContactUpdate,
+	clients map[identity.ClientID]*store.Client, now int64) (map[identity.ClientID]bool, error) {
 	first := make(map[identity.ClientID]store.ContactUpdate)
 	for _, u := range updates {
 		if _, ok := first[u.ClientID]; !ok && clients[u.ClientID] == nil && fitsKey(u.Key) {
@@ -228,7 +231,8 @@ func (s *Store) EndSessions(ctx context.Context, ends []store.SessionEnd) (err e
 }
 
 // ListContacts returns contacts of a client that are later than a time, in order.
-func (s *Store) ListContacts(ctx context.Context, id identity.ClientID, after time.Time, limit int) (contacts []store.Contact, err error) {
+func (s *Store) ListContacts(ctx context.Context, id identity.ClientID, after time.Time,
+	limit int) (contacts []store.Contact, err error) {
 	defer s.op("ListContacts", &err)()
 	err = s.read().query(ctx, s.sql(listContacts), []any{id[:], micros(after), limit}, func(r row) error {
 		var c store.Contact

@@ -48,7 +48,8 @@ const (
 )
 
 // bury copies rows of the backlog to the dead letters.
-func (t session) bury(ctx context.Context, service string, ids []identity.MessageID, outcomes map[backlogKey]store.BacklogOutcome) error {
+func (t session) bury(ctx context.Context, service string, ids []identity.MessageID,
+	outcomes map[backlogKey]store.BacklogOutcome) error {
 	if len(ids) == 0 {
 		return nil
 	}
@@ -102,7 +103,8 @@ func (s *Store) RecordServiceResults(ctx context.Context, results []store.Servic
 
 // ListDeadLetters returns dead letters of a service with IDs after the given one, in order. The data is left out unless
 // wanted.
-func (s *Store) ListDeadLetters(ctx context.Context, service string, after identity.MessageID, limit int, wantData bool) (list []store.DeadLetter, err error) {
+func (s *Store) ListDeadLetters(ctx context.Context, service string, after identity.MessageID, limit int,
+	wantData bool) (list []store.DeadLetter, err error) {
 	defer s.op("ListDeadLetters", &err)()
 	query := listDead
 	if wantData {
@@ -165,18 +167,14 @@ func (t session) deleteDead(ctx context.Context, service string, ids []identity.
 }
 
 // eachDead locks dead letters in bounded transactions and calls do for those that exist.
-func (s *Store) eachDead(ctx context.Context, service string, ids []identity.MessageID, do func(t session, found []identity.MessageID) error) (n int64, err error) {
+func (s *Store) eachDead(ctx context.Context, service string, ids []identity.MessageID,
+	do func(t session, found []identity.MessageID) error) (n int64, err error) {
 	for chunk := range slices.Chunk(sortedMessages(slices.Values(ids)), maxList) {
 		var found []identity.MessageID
 		err := s.write(ctx, func(t session) error {
-			found = nil
+			var err error
 			args := append([]any{service}, messageArgs(chunk)...)
-			err := t.query(ctx, s.sql(lockDead, len(chunk)), args, func(r row) error {
-				var id identity.MessageID
-				err := r.Scan(fixed(id[:]))
-				found = append(found, id)
-				return err
-			})
+			found, err = t.messageIDs(ctx, s.sql(lockDead, len(chunk)), args...)
 			if err != nil || len(found) == 0 {
 				return err
 			}

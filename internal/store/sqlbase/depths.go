@@ -33,7 +33,8 @@ type queueDepth struct {
 }
 
 // fullQueues returns the clients that have as many messages waiting as they may.
-func (s *Store) fullQueues(ctx context.Context, rows []*pending, targets map[identity.ClientID]string) (map[identity.ClientID]bool, error) {
+func (s *Store) fullQueues(ctx context.Context, rows []*pending,
+	targets map[identity.ClientID]string) (map[identity.ClientID]bool, error) {
 	limit := s.cfg.MaxPendingPerClient
 	if limit == 0 {
 		return nil, nil
@@ -70,7 +71,8 @@ func (s *Store) fullQueues(ctx context.Context, rows []*pending, targets map[ide
 }
 
 // check returns which clients are full as far as is remembered, and which must be counted.
-func (q *queueDepths) check(wanted map[identity.ClientID]int64) (full map[identity.ClientID]bool, unknown []identity.ClientID) {
+func (q *queueDepths) check(wanted map[identity.ClientID]int64) (full map[identity.ClientID]bool,
+	unknown []identity.ClientID) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	full = make(map[identity.ClientID]bool)

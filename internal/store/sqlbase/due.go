@@ -39,7 +39,8 @@ const (
 
 // DueMessages returns what is due for clients, each client's in the order of insertion. The payload of one call is bounded
 // by Config.MaxFetchBytes and the rows by maxDueRows; what that cuts off is said by More. Clients share both evenly.
-func (s *Store) DueMessages(ctx context.Context, requests []store.DueRequest) (_ map[identity.ClientID]*store.DueMessages, err error) {
+func (s *Store) DueMessages(ctx context.Context,
+	requests []store.DueRequest) (_ map[identity.ClientID]*store.DueMessages, err error) {
 	defer s.op("DueMessages", &err)()
 	found := make(map[identity.ClientID]*dueQueue, len(requests))
 	share := max(1, maxDueRows/max(1, len(requests)))

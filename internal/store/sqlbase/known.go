@@ -17,28 +17,24 @@ const (
 
 // pendingAmong returns the messages among ids that are pending, and completed those that have a result, in order.
 func (t session) pendingAmong(ctx context.Context, ids []identity.MessageID) ([]identity.MessageID, error) {
-	return t.messageIDs(ctx, pendingIDsAmong, ids)
+	return t.among(ctx, pendingIDsAmong, ids)
 }
 
 func (t session) completed(ctx context.Context, ids []identity.MessageID) ([]identity.MessageID, error) {
-	return t.messageIDs(ctx, completedIDs, ids)
+	return t.among(ctx, completedIDs, ids)
 }
 
-func (t session) messageIDs(ctx context.Context, template string, ids []identity.MessageID) ([]identity.MessageID, error) {
-	var found []identity.MessageID
+func (t session) among(ctx context.Context, template string, ids []identity.MessageID) ([]identity.MessageID, error) {
+	var all []identity.MessageID
 	for chunk := range slices.Chunk(ids, maxList) {
-		err := t.query(ctx, t.s.sql(template, len(chunk)), messageArgs(chunk), func(r row) error {
-			var id identity.MessageID
-			err := r.Scan(fixed(id[:]))
-			found = append(found, id)
-			return err
-		})
+		found, err := t.messageIDs(ctx, t.s.sql(template, len(chunk)), messageArgs(chunk)...)
 		if err != nil {
 			return nil, err
 		}
+		all = append(all, found...)
 	}
-	slices.SortFunc(found, compareMessages)
-	return found, nil
+	slices.SortFunc(all, compareMessages)
+	return all, nil
 }
 
 // known returns the messages among ids that are pending or completed.
@@ -49,4 +45,26 @@ func (t session) known(ctx context.Context, ids []identity.MessageID) ([]identit
 	}
 	completed, err := t.completed(ctx, ids)
 	return append(pending, completed...), err
+}
+
+// messageIDs reads a column of message IDs.
+func (t session) messageIDs(ctx context.Context, statement string, args ...any) (ids []identity.MessageID, err error) {
+	err = t.query(ctx, statement, args, func(r row) error {
+		var id identity.MessageID
+		err := r.Scan(fixed(id[:]))
+		ids = append(ids, id)
+		return err
+	})
+	return ids, err
+}
+
+// clientIDs reads a column of client IDs.
+func (t session) clientIDs(ctx context.Context, statement string, args ...any) (ids []identity.ClientID, err error) {
+	err = t.query(ctx, statement, args, func(r row) error {
+		var id identity.ClientID
+		err := r.Scan(fixed(id[:]))
+		ids = append(ids, id)
+		return err
+	})
+	return ids, err
 }

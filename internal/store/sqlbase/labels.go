@@ -36,13 +36,15 @@ const (
 	// deleteServices looks up rows in PRIMARY.
 	deleteServices = `{delete client_services PRIMARY name} AND client_id = ?`
 
-	// lockClients locks rows by ranges of PRIMARY, in its order.
-	lockClients = `SELECT client_id FROM clients {index PRIMARY} WHERE client_id IN ({list}) ORDER BY client_id {lock}`
+	// existingClients reads ranges of PRIMARY; lockClients locks them too, in its order.
+	existingClients = `SELECT client_id FROM clients {index PRIMARY} WHERE client_id IN ({list})`
+	lockClients     = existingClients + ` ORDER BY client_id {lock}`
 )
 
 // SetClientInfo replaces what clients reported of themselves: their labels of service "client" and their services. Labels
 // of other services stay. A client that is not known is store.ErrUnknownClient for its element; labels and services that
-// do not fit, or are past store.MaxLabels, are left out. Given twice, the later one of a client counts (G-37).
+// do not fit, or are past store.MaxLabels, are left out. Given twice, the later one of a client counts (G-37). Past maxList
+// clients it takes more than one transaction.
 func (s *Store) SetClientInfo(ctx context.Context, infos []store.ClientInfo) (_ []error, err error) {
 	defer s.op("SetClientInfo", &err)()
 	errs := make([]error, len(infos))
@@ -138,14 +140,12 @@ func (t session) reported(ctx context.Context, ids []identity.ClientID) (map[ide
 	if err != nil {
 		return nil, err
 	}
-	err = t.query(ctx, t.s.sql(lockClientsPlain, len(ids)), clientArgs(ids), func(r row) error {
-		var id identity.ClientID
-		err := r.Scan(fixed(id[:]))
-		current[id] = reported{labels: make(map[string]bool), services: services[id]}
-		return err
-	})
+	known, err := t.clientIDs(ctx, t.s.sql(existingClients, len(ids)), clientArgs(ids)...)
 	if err != nil {
 		return nil, err
+	}
+	for _, id := range known {
+		current[id] = reported{labels: make(map[string]bool), services: services[id]}
 	}
 	err = t.query(ctx, t.s.sql(getReported, len(ids)), append(clientArgs(ids), reportedBy), func(r row) error {
 		var id identity.ClientID
@@ -159,10 +159,8 @@ func (t session) reported(ctx context.Context, ids []identity.ClientID) (map[ide
 	return current, err
 }
 
-// lockClientsPlain is lockClients without the lock.
-const lockClientsPlain = `SELECT client_id FROM clients {index PRIMARY} WHERE client_id IN ({list})`
-
-func (t session) reportedServices(ctx context.Context, ids []identity.ClientID) (map[identity.ClientID]map[string]string, error) {
+func (t session) reportedServices(ctx context.Context,
+	ids []identity.ClientID) (map[identity.ClientID]map[string]string, error) {
 	services := make(map[identity.ClientID]map[string]string)
 	err := t.query(ctx, t.s.sql(getServices, len(ids)), clientArgs(ids), func(r row) error {
 		var id identity.ClientID
@@ -180,7 +178,7 @@ func (t session) reportedServices(ctx context.Context, ids []identity.ClientID) 
 // setReported makes what is stored for clients equal to what is wanted. It locks their rows, so that two reports of one
 // client do not mix.
 func (t session) setReported(ctx context.Context, ids []identity.ClientID, wanted map[identity.ClientID]reported) error {
-	err := t.query(ctx, t.s.sql(lockClients, len(ids)), clientArgs(ids), func(row) error { return nil })
+	_, err := t.clientIDs(ctx, t.s.sql(lockClients, len(ids)), clientArgs(ids)...)
 	if err != nil {
 		return err
 	}

@@ -90,7 +90,8 @@ func (s *Store) InsertMessages(ctx context.Context, messages []*fspb.Message) (_
 
 // sortOut says what can be said before anything is stored: fresh are the messages to insert, each ID once, refused those
 // that a full queue has no room for, unless they are known.
-func sortOut(rows []*pending, outcomes []store.InsertOutcome, targets map[identity.ClientID]string, full map[identity.ClientID]bool) (fresh []*pending, refused map[identity.MessageID]bool) {
+func sortOut(rows []*pending, outcomes []store.InsertOutcome, targets map[identity.ClientID]string,
+	full map[identity.ClientID]bool) (fresh []*pending, refused map[identity.MessageID]bool) {
 	refused = make(map[identity.MessageID]bool)
 	seen := make(map[identity.MessageID]bool)
 	for i, p := range rows {
@@ -115,7 +116,8 @@ func sortOut(rows []*pending, outcomes []store.InsertOutcome, targets map[identi
 }
 
 // insertFresh numbers and inserts messages, and returns the IDs that were known.
-func (s *Store) insertFresh(ctx context.Context, fresh []*pending, now int64) (known map[identity.MessageID]bool, err error) {
+func (s *Store) insertFresh(ctx context.Context, fresh []*pending,
+	now int64) (known map[identity.MessageID]bool, err error) {
 	if len(fresh) == 0 {
 		return make(map[identity.MessageID]bool), nil
 	}
@@ -169,7 +171,8 @@ func isRekeyRequest(m *fspb.Message) bool {
 }
 
 // insertTargets returns where the known clients among the destinations stream to, and the store's clock.
-func (s *Store) insertTargets(ctx context.Context, rows []*pending) (targets map[identity.ClientID]string, now int64, err error) {
+func (s *Store) insertTargets(ctx context.Context, rows []*pending) (targets map[identity.ClientID]string,
+	now int64, err error) {
 	targets = make(map[identity.ClientID]string)
 	for _, p := range rows {
 		if p != nil {
@@ -196,7 +199,8 @@ func (s *Store) insertTargets(ctx context.Context, rows []*pending) (targets map
 // insertPending inserts rows and returns the IDs that were known before. It expects that none of them is pending; when
 // some are, it is errRaced, and the next run asks which. What became of completed messages is read after the insert:
 // while the insert waits for an acknowledgement of the same message, its result appears.
-func (t session) insertPending(ctx context.Context, rows []*pending, now int64, ask bool) (map[identity.MessageID]bool, error) {
+func (t session) insertPending(ctx context.Context, rows []*pending, now int64,
+	ask bool) (map[identity.MessageID]bool, error) {
 	duplicates := make(map[identity.MessageID]bool)
 	rows, err := t.skipPendingRekeys(ctx, rows, duplicates, now)
 	if err == nil && ask {
@@ -229,7 +233,8 @@ func pendingRows(rows []*pending) [][]any {
 }
 
 // skipPending leaves out rows that are in the table, and adds them to duplicates.
-func (t session) skipPending(ctx context.Context, rows []*pending, duplicates map[identity.MessageID]bool) ([]*pending, error) {
+func (t session) skipPending(ctx context.Context, rows []*pending,
+	duplicates map[identity.MessageID]bool) ([]*pending, error) {
 	known, err := t.pendingAmong(ctx, pendingMessageIDs(rows))
 	if err != nil {
 		return nil, err

@@ -31,19 +31,16 @@ const (
 
 // PendingMessages returns the messages to clients that are not completed, in the order of their IDs over all clients
 // together; limit 0 means no limit. The data is left out unless wanted.
-func (s *Store) PendingMessages(ctx context.Context, ids []identity.ClientID, offset, limit uint64, wantData bool) (_ []*fspb.Message, err error) {
+func (s *Store) PendingMessages(ctx context.Context, ids []identity.ClientID, offset, limit uint64,
+	wantData bool) (_ []*fspb.Message, err error) {
 	defer s.op("PendingMessages", &err)()
 	var all []identity.MessageID
 	for chunk := range slices.Chunk(sortedClients(slices.Values(ids)), maxList) {
-		err := s.read().query(ctx, s.sql(pendingIDs, len(chunk)), clientArgs(chunk), func(r row) error {
-			var id identity.MessageID
-			err := r.Scan(fixed(id[:]))
-			all = append(all, id)
-			return err
-		})
+		found, err := s.read().messageIDs(ctx, s.sql(pendingIDs, len(chunk)), clientArgs(chunk)...)
 		if err != nil {
 			return nil, err
 		}
+		all = append(all, found...)
 	}
 	slices.SortFunc(all, compareMessages)
 	all = all[min(offset, uint64(len(all))):]

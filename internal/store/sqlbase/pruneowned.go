@@ -73,13 +73,7 @@ func (s *Store) pruneBroadcasts(ctx context.Context, keep store.Retention, limit
 	if err != nil {
 		return 0, err
 	}
-	var clients []identity.ClientID
-	err = s.read().query(ctx, s.sql(sentTo), []any{id[:], min(limit, maxList)}, func(r row) error {
-		var client identity.ClientID
-		err := r.Scan(fixed(client[:]))
-		clients = append(clients, client)
-		return err
-	})
+	clients, err := s.read().clientIDs(ctx, s.sql(sentTo), id[:], min(limit, maxList))
 	if err != nil {
 		return 0, err
 	}
@@ -129,17 +123,6 @@ func (s *Store) pruneClients(ctx context.Context, keep store.Retention, limit in
 		return nil
 	})
 	return deleted, err
-}
-
-// clientIDs reads a column of client IDs.
-func (t session) clientIDs(ctx context.Context, statement string, args ...any) (ids []identity.ClientID, err error) {
-	err = t.query(ctx, statement, args, func(r row) error {
-		var id identity.ClientID
-		err := r.Scan(fixed(id[:]))
-		ids = append(ids, id)
-		return err
-	})
-	return ids, err
 }
 
 // pruneFiles deletes chunks that no file names and that no upload under way can still need.

@@ -19,7 +19,8 @@ const (
 // skipPendingRekeys leaves out requests to rekey for clients that have one pending, or get one here already; they are
 // added to duplicates, and the pending ones fall due now. It locks the clients, so that two servers do not both insert.
 // Batches without such a request cost nothing.
-func (t session) skipPendingRekeys(ctx context.Context, rows []*pending, duplicates map[identity.MessageID]bool, now int64) ([]*pending, error) {
+func (t session) skipPendingRekeys(ctx context.Context, rows []*pending,
+	duplicates map[identity.MessageID]bool, now int64) ([]*pending, error) {
 	has := make(map[identity.ClientID]bool)
 	for _, p := range rows {
 		if p.kind == kindRekey {
@@ -50,7 +51,7 @@ func (t session) skipPendingRekeys(ctx context.Context, rows []*pending, duplica
 func (t session) findRekeys(ctx context.Context, has map[identity.ClientID]bool, now int64) error {
 	for chunk := range slices.Chunk(sortedClients(maps.Keys(has)), maxList) {
 		args := clientArgs(chunk)
-		if err := t.query(ctx, t.s.sql(lockClients, len(chunk)), args, func(row) error { return nil }); err != nil {
+		if _, err := t.clientIDs(ctx, t.s.sql(lockClients, len(chunk)), args...); err != nil {
 			return err
 		}
 		var ids []identity.MessageID

@@ -56,14 +56,12 @@ func (s *Store) AddResourceUsage(ctx context.Context, records []store.ResourceUs
 func (s *Store) knownClients(ctx context.Context, ids []identity.ClientID) (map[identity.ClientID]bool, error) {
 	known := make(map[identity.ClientID]bool, len(ids))
 	for chunk := range slices.Chunk(sortedClients(slices.Values(ids)), maxList) {
-		err := s.read().query(ctx, s.sql(lockClientsPlain, len(chunk)), clientArgs(chunk), func(r row) error {
-			var id identity.ClientID
-			err := r.Scan(fixed(id[:]))
-			known[id] = true
-			return err
-		})
+		found, err := s.read().clientIDs(ctx, s.sql(existingClients, len(chunk)), clientArgs(chunk)...)
 		if err != nil {
 			return nil, err
+		}
+		for _, id := range found {
+			known[id] = true
 		}
 	}
 	return known, nil
@@ -88,7 +86,8 @@ func number(f float32) float64 {
 }
 
 // FetchResourceUsage returns the reports of a client with start <= time < end, in the order of time.
-func (s *Store) FetchResourceUsage(ctx context.Context, id identity.ClientID, start, end time.Time) (records []store.ResourceUsage, err error) {
+func (s *Store) FetchResourceUsage(ctx context.Context, id identity.ClientID, start,
+	end time.Time) (records []store.ResourceUsage, err error) {
 	defer s.op("FetchResourceUsage", &err)()
 	args := []any{id[:], start.UnixMicro(), end.UnixMicro()}
 	err = s.read().query(ctx, s.sql(fetchUsage), args, func(r row) error {

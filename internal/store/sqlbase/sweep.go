@@ -24,7 +24,7 @@ const (
 	dueClientsAt = `SELECT DISTINCT client_id FROM client_messages {index by_due} WHERE due_us = ?`
 
 	// countPending and oldestDue read by_due alone.
-	countPending = `SELECT COUNT(*) FROM (SELECT 1 FROM client_messages {index by_due} LIMIT ?) AS some`
+	countPending = `SELECT COUNT(*) FROM (SELECT 1 FROM client_messages {index by_due} LIMIT ?) AS counted`
 	oldestDue    = `SELECT MIN(due_us), {now} FROM client_messages`
 
 	// maxCounted bounds what PendingStats counts.
@@ -38,17 +38,20 @@ func (s *Store) RecordAttempts(ctx context.Context, refs []store.MessageRef, red
 	for i, ref := range refs {
 		ids[i] = ref.ID
 	}
-	for chunk := range slices.Chunk(sortedMessages(slices.Values(ids)), maxList) {
-		args := append([]any{redeliverAfter.Microseconds()}, messageArgs(chunk)...)
-		err := s.writeAlone(ctx, func(t session) error {
-			_, err := t.exec(ctx, s.sql(recordAttempts, len(chunk)), args...)
-			return err
-		})
-		if err != nil {
-			return err
+	ids = sortedMessages(slices.Values(ids))
+	record := func(t session) error {
+		for chunk := range slices.Chunk(ids, maxList) {
+			args := append([]any{redeliverAfter.Microseconds()}, messageArgs(chunk)...)
+			if _, err := t.exec(ctx, s.sql(recordAttempts, len(chunk)), args...); err != nil {
+				return err
+			}
 		}
+		return nil
 	}
-	return nil
+	if len(ids) > maxList {
+		return s.write(ctx, record)
+	}
+	return s.writeAlone(ctx, record)
 }
 
 // DueClients returns clients with messages that fell due later than a time of the store's clock in microseconds, each once,
@@ -77,14 +80,15 @@ func (s *Store) DueClients(ctx context.Context, after int64, limit int) (ids []i
 	if rows == limit {
 		// Messages that fell due in the same microsecond as the last, such as those of one batch, must not be passed over.
 		upTo = last
-		err = t.query(ctx, s.sql(dueClientsAt), []any{last}, func(r row) error {
-			var id identity.ClientID
-			err := r.Scan(fixed(id[:]))
+		tied, err := t.clientIDs(ctx, s.sql(dueClientsAt), last)
+		if err != nil {
+			return nil, 0, err
+		}
+		for _, id := range tied {
 			seen[id] = true
-			return err
-		})
+		}
 	}
-	return sortedClients(maps.Keys(seen)), upTo, err
+	return sortedClients(maps.Keys(seen)), upTo, nil
 }
 
 // PendingStats returns how many messages to clients are pending, counted to maxCounted and not beyond, and for how long

@@ -32,15 +32,16 @@ type querier interface {
 
 // session runs statements.
 type session struct {
-	s *Store
-	q querier
+	s     *Store
+	q     querier
+	again bool // no transaction is around it: a query without an answer may run again
 }
 
 // row is one row of an answer, to be scanned.
 type row interface{ Scan(dest ...any) error }
 
 // read returns a session for reading outside of transactions.
-func (s *Store) read() session { return session{s, s.cfg.Reader} }
+func (s *Store) read() session { return session{s: s, q: s.cfg.Reader, again: true} }
 
 // write runs do in a transaction, again when the database says that it may. So do starts from nothing each time: it
 // returns what it found by assigning, never by appending to what an earlier run left.
@@ -51,7 +52,7 @@ func (s *Store) write(ctx context.Context, do func(session) error) error {
 			return err
 		}
 		s.metrics.transactions.Inc()
-		if err := do(session{s, tx}); err != nil {
+		if err := do(session{s: s, q: tx}); err != nil {
 			return rollback(tx, err)
 		}
 		return tx.Commit()
@@ -60,7 +61,7 @@ func (s *Store) write(ctx context.Context, do func(session) error) error {
 
 // writeAlone is write for a do of just one statement, which needs no transaction around it.
 func (s *Store) writeAlone(ctx context.Context, do func(session) error) error {
-	return s.retry(ctx, func() error { return do(session{s, s.cfg.Writer}) })
+	return s.retry(ctx, func() error { return do(session{s: s, q: s.cfg.Writer}) })
 }
 
 func rollback(tx *sql.Tx, err error) error {
@@ -121,6 +122,29 @@ func (t session) exec(ctx context.Context, statement string, args ...any) (int64
 
 // query runs an expanded statement and calls each for every row of the answer.
 func (t session) query(ctx context.Context, statement string, args []any, each func(row) error) error {
+	if !t.again {
+		return t.queryOnce(ctx, statement, args, each)
+	}
+	var answered error // of a query that had an answer, which each has seen
+	err := t.s.retry(ctx, func() error {
+		rows := 0
+		err := t.queryOnce(ctx, statement, args, func(r row) error {
+			rows++
+			return each(r)
+		})
+		if rows > 0 {
+			answered = err
+			return nil
+		}
+		return err
+	})
+	if err == nil {
+		err = answered
+	}
+	return err
+}
+
+func (t session) queryOnce(ctx context.Context, statement string, args []any, each func(row) error) error {
 	t.s.metrics.statements.Inc()
 	rows, err := t.q.QueryContext(ctx, statement, args...)
 	if err != nil {
