@@ -1,7 +1,6 @@
 package channel
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -30,22 +29,18 @@ func newGuard(r io.Reader, expired func()) guard {
 }
 
 // arm sets the deadline of the reads that follow; zero is none. A deadline that is already past fails them.
-func (g *guard) arm(deadline time.Time) error {
+func (g *guard) arm(deadline time.Time) {
 	if deadline.IsZero() && g.deadline.IsZero() {
-		return nil
+		return
 	}
 	g.deadline = deadline
-	if g.own != nil {
-		err := g.own.SetReadDeadline(deadline)
-		if !errors.Is(err, os.ErrNoDeadline) {
-			return err
-		}
-		g.own = nil
+	if g.own != nil && g.own.SetReadDeadline(deadline) == nil {
+		return
 	}
+	g.own = nil // it cannot; if that is because the stream has ended, the read will say so
 	if g.expired != nil {
 		g.armTimer(deadline)
 	}
-	return nil
 }
 
 func (g *guard) armTimer(deadline time.Time) {

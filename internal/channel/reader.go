@@ -140,9 +140,7 @@ func (r *Reader) readSize() (int, error) {
 // peek returns the next n bytes, by the deadline if it is not zero. What is there already costs no deadline.
 func (r *Reader) peek(n int, deadline time.Time) ([]byte, error) {
 	if r.from.Buffered() < n {
-		if err := r.guard.arm(deadline); err != nil {
-			return nil, err
-		}
+		r.guard.arm(deadline)
 	}
 	b, err := r.from.Peek(n)
 	return b, r.guard.check(err)
@@ -151,9 +149,7 @@ func (r *Reader) peek(n int, deadline time.Time) ([]byte, error) {
 // readBody reads a body. The result is valid until the next call.
 func (r *Reader) readBody(size int) ([]byte, error) {
 	if r.from.Buffered() < size {
-		if err := r.guard.arm(r.soon()); err != nil {
-			return nil, err
-		}
+		r.guard.arm(r.soon())
 	}
 	body, err := r.fill(r.body, size)
 	if err = r.guard.check(err); err != nil {

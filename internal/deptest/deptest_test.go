@@ -186,6 +186,11 @@ var linked = []struct {
 		why: "the agent runs on other people's machines: what it does not need it must not carry",
 	},
 	{
+		of:  []string{"sdk/service"},
+		not: []string{"google.golang.org/grpc/...", "github.com/golang/glog", "github.com/prometheus/...", "net/http", "internal/wire"},
+		why: "it becomes part of other people's services: protobuf and the local protocol are enough",
+	},
+	{
 		of: []string{
 			"internal/wire", "internal/channel", "internal/identity", "internal/store", "internal/store/sqlbase", "internal/batch",
 		},

@@ -1,0 +1,6 @@
+//go:build unix
+
+package service
+
+// LongestPath is looked at from outside.
+var LongestPath = longestPath
