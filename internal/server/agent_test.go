@@ -12,6 +12,7 @@ import (
 	"encoding/binary"
 	"io"
 	"math/big"
+	"net"
 	"net/http"
 	"net/http/httputil"
 	"testing"
@@ -121,7 +122,7 @@ func (a *testAgent) poll(body []byte, header http.Header) (int, *fspb.ContactDat
 // testStream is a streaming session of a testAgent.
 type testStream struct {
 	t        testing.TB
-	conn     *tls.Conn
+	raw      net.Conn // below; nil on HTTP/2
 	body     io.WriteCloser
 	reader   *bufio.Reader
 	response *http.Response
@@ -151,7 +152,7 @@ func (a *testAgent) openEncoded(encoding string, raw []byte) *testStream {
 	if _, err := io.WriteString(conn, header+"\r\n"); err != nil {
 		a.t.Fatal(err)
 	}
-	s := &testStream{t: a.t, conn: conn, body: httputil.NewChunkedWriter(conn), reader: bufio.NewReader(conn)}
+	s := &testStream{t: a.t, raw: conn, body: httputil.NewChunkedWriter(conn), reader: bufio.NewReader(conn)}
 	s.send(raw)
 	return s
 }

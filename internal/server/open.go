@@ -131,7 +131,7 @@ func (s *Server) openRecords(source *pacedReader, encoding wire.Encoding) (*wire
 	if err != nil {
 		return nil, bodyRefusal(err)
 	}
-	reader := wire.NewRecordReader(body, wire.FromClient(s.budget))
+	reader := wire.NewRecordReader(pacedBody{body, source}, wire.FromClient(s.budget))
 	if err := reader.ReadMagic(); err != nil {
 		_ = reader.Close()
 		return nil, readRefusal(err)

@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"errors"
+	"io"
 	"net/http"
 	"os"
 	"time"
@@ -20,15 +21,14 @@ const (
 )
 
 // pacedReader gives a record a deadline from its first byte on, and none to the silence between records: an idle session
-// has no timer.
+// has no timer. It belongs to the reading goroutine.
 type pacedReader struct {
 	stream stream
-	pace   pace // owned by the reading goroutine
+	pace   pace
 }
 
 // Read reads from the stream. Whoever waits for a record asks for one byte: the first of its length, or of a compressed
-// piece. A larger read while idle means that a part of the record came together with the one before it, and is in a
-// decompressor already.
+// piece. A larger read while idle is for a piece that has begun, and is in a decompressor in part.
 func (p *pacedReader) Read(b []byte) (int, error) {
 	if p.pace == paceIdle && len(b) > 1 {
 		if err := p.begin(); err != nil {
@@ -47,6 +47,23 @@ func (p *pacedReader) Read(b []byte) (int, error) {
 func (p *pacedReader) begin() error {
 	p.pace = paceRecord
 	return p.stream.SetReadDeadline(time.Now().Add(recordTimeout))
+}
+
+// pacedBody is what a pacedReader's bytes decode to. A record may begin without a read from below: when its first bytes
+// were compressed together with the record before it.
+type pacedBody struct {
+	io.ReadCloser
+	below *pacedReader
+}
+
+func (b pacedBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if n > 0 && b.below.pace == paceIdle {
+		if deadlineErr := b.below.begin(); err == nil {
+			err = deadlineErr
+		}
+	}
+	return n, err
 }
 
 // rest ends a record.

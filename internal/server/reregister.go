@@ -3,21 +3,24 @@ package server
 import (
 	"context"
 	"slices"
+	"time"
 
 	"github.com/golang/glog"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/farspeak/farspeak/internal/store"
 	"github.com/farspeak/farspeak/internal/wire"
 )
 
-// serverExpiry is how long a silent server stays listed: a database that forgot a server sooner was lost or replaced.
-const serverExpiry = 24 * HeartbeatInterval
+// serverExpiry is how long a silent server is looked for, and shorter than servers are kept: a database that does not know
+// this one was lost or replaced, and was not merely away for a while.
+const serverExpiry = 12 * time.Hour
 
 // checkMemory finds out whether the store still knows this server. A store that does not was lost or replaced by an empty
 // one, and knows none of its clients either: those that are connected are registered again, without waiting for their next
 // connection. Nobody has to restart anything.
 func (s *Server) checkMemory(ctx context.Context) error {
-	listed, err := s.cfg.Store.ListServers(ctx, serverExpiry)
+	listed, err := s.listServers(ctx)
 	if err != nil {
 		return err
 	}
@@ -29,19 +32,34 @@ func (s *Server) checkMemory(ctx context.Context) error {
 	return s.registerAgain(ctx)
 }
 
+func (s *Server) listServers(ctx context.Context) ([]store.ServerInfo, error) {
+	ctx, cancel := context.WithTimeout(ctx, heartbeatTimeout)
+	defer cancel()
+	return s.cfg.Store.ListServers(ctx, serverExpiry)
+}
+
 // registerAgain records a contact for every session, which registers clients that the store does not know. The key comes
-// with the session. It goes through the contact batcher, whose queue holds it back when the store is slow.
-func (s *Server) registerAgain(ctx context.Context) (err error) {
+// with the session. As many at a time as one commit holds go through the contact batcher.
+func (s *Server) registerAgain(ctx context.Context) error {
+	contacts, ctx := errgroup.WithContext(ctx)
+	contacts.SetLimit(contactBatch)
 	s.registry.each(func(n *session) bool {
-		var outcome store.ContactOutcome
-		outcome, err = s.contacts.Do(ctx, contactEvent{update: n.contactAgain()})
-		if err == nil && outcome.Err != nil {
-			s.metrics.complain("client %s cannot be registered again: %v", n.id, outcome.Err)
-		}
-		n.mark()
-		return err == nil
+		contacts.Go(func() error { return n.registerAgain(ctx) })
+		return ctx.Err() == nil
 	})
-	return err
+	return contacts.Wait()
+}
+
+func (n *session) registerAgain(ctx context.Context) error {
+	outcome, err := n.server.contacts.Do(ctx, contactEvent{update: n.contactAgain()})
+	if err != nil {
+		return err
+	}
+	if outcome.Err != nil {
+		n.server.metrics.complain("client %s cannot be registered again: %v", n.id, outcome.Err)
+	}
+	n.mark()
+	return nil
 }
 
 // contactAgain is the contact by which a live session's client is registered anew.
