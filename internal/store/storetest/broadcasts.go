@@ -220,41 +220,54 @@ func testAssign(f *fixture) {
 	}
 }
 
+// testLimitRace lets two servers assign broadcasts at the same time to the same clients, in batches that never add up to
+// the limit.
 func testLimitRace(f *fixture) { // G-34, G-60
-	const limit, batch = 75, 7
-	known := f.clients(200)
-	b := f.create(broadcast(limit))
+	const rounds, limit, batch = 15, 10, 4
+	known := f.clients(40)
+	var all []*store.Broadcast
+	for range rounds {
+		all = append(all, f.create(broadcast(limit)))
+	}
 	var mu sync.Mutex
-	count := make(map[identity.ClientID]int)
-	f.race(1, func(_ int, s *sqlbase.Store, number int) {
-		part := slices.Clone(known)
+	got := make(map[identity.BroadcastID]map[identity.ClientID]int)
+	f.race(rounds, func(round int, s *sqlbase.Store, number int) {
+		b, part := all[round], slices.Clone(known)
 		if number == 1 {
 			slices.Reverse(part)
 		}
 		for chunk := range slices.Chunk(part, batch) {
-			got, err := s.AssignBroadcast(f.ctx, b.ID, chunk, instance(b), time.Hour)
+			assigned, err := s.AssignBroadcast(f.ctx, b.ID, chunk, instance(b), time.Hour)
 			if err != nil && !errors.Is(err, store.ErrNotFound) {
 				f.Error(err)
 			}
 			mu.Lock()
-			for _, p := range got {
-				count[p.ClientID]++
+			if got[b.ID] == nil {
+				got[b.ID] = make(map[identity.ClientID]int)
+			}
+			for _, p := range assigned {
+				got[b.ID][p.ClientID]++
 			}
 			mu.Unlock()
 		}
 	})
-	for id, n := range count {
-		if n != 1 {
-			f.Errorf("client %v got it %d times", id, n)
+	for _, b := range all {
+		for id, n := range got[b.ID] {
+			if n != 1 {
+				f.Errorf("client %v got it %d times", id, n)
+			}
+		}
+		sent := f.db.Count(f, "SELECT sent FROM broadcasts WHERE broadcast_id = ?", b.ID.Bytes())
+		rows := f.db.Count(f, "SELECT COUNT(*) FROM broadcast_sent WHERE broadcast_id = ?", b.ID.Bytes())
+		if len(got[b.ID]) != limit || sent != limit || rows != limit {
+			f.Errorf("assigned to %d clients, counted %d, noted %d; want exactly %d", len(got[b.ID]), sent, rows, limit)
 		}
 	}
-	stored, err := f.s.PendingCount(f.ctx, known)
-	f.must(err)
-	if sent := f.db.Count(f, "SELECT sent FROM broadcasts"); len(count) != limit || sent != limit || stored != limit {
-		f.Errorf("assigned to %d, counted %d, stored %d; want exactly %d", len(count), sent, stored, limit)
+	if stored, err := f.s.PendingCount(f.ctx, known); err != nil || stored != rounds*limit {
+		f.Errorf("%d messages stored, %v; want %d", stored, err, rounds*limit)
 	}
-	if f.active()[b.ID] != nil {
-		f.Error("active though its limit is reached")
+	if n := len(f.active()); n != 0 {
+		f.Errorf("%d broadcasts are active though their limits are reached", n)
 	}
 }
 
