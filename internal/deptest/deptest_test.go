@@ -99,6 +99,11 @@ var direct = []struct {
 		why: "the life of a process, whatever it does",
 	},
 	{
+		of:  []string{"bench"},
+		may: []string{"internal/load/...", "internal/testmysql", "internal/identity", "proto/..."},
+		why: "the benchmark runs programs, and measures them with the load tool",
+	},
+	{
 		of:  []string{"internal/deptest", "internal/doclint", "db", "deploy"},
 		may: []string{},
 		why: "they are about the source tree",
@@ -148,7 +153,7 @@ var importers = []struct {
 	},
 	{
 		packages: []string{"database/sql/...", "github.com/go-sql-driver/mysql", "modernc.org/sqlite", "github.com/pressly/goose/v3"},
-		by:       []string{"internal/store/...", "internal/testmysql", "internal/load/..."},
+		by:       []string{"internal/store/...", "internal/testmysql", "internal/load/...", "bench"},
 		why:      "SQL is spoken in one place",
 	},
 	{
@@ -166,7 +171,7 @@ var importers = []struct {
 	},
 	{
 		packages: []string{"testing", "internal/testmysql", "internal/store/storetest", "internal/vectors"},
-		by:       []string{"internal/testmysql", "internal/store/storetest", "internal/vectors", "test/..."},
+		by:       []string{"internal/testmysql", "internal/store/storetest", "internal/vectors", "test/...", "bench"},
 		why:      "what is for tests does not belong into a program",
 	},
 }

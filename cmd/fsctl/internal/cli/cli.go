@@ -92,7 +92,7 @@ Exit codes: 0 all done, 1 something failed, 2 the command line is wrong.`,
 	root.AddCommand(
 		a.configCommand(), a.migrateCommand(),
 		a.clientCommand(), a.messageCommand(), a.broadcastCommand(), a.fileCommand(),
-		a.serverCommand(), a.backlogCommand(), a.deadletterCommand(),
+		a.serverCommand(), a.backlogCommand(), a.deadletterCommand(), a.loadCommand(),
 	)
 	return root
 }

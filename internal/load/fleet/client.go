@@ -1,0 +1,238 @@
+package fleet
+
+import (
+	"crypto/tls"
+	"errors"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/farspeak/farspeak/internal/identity"
+)
+
+// client is one simulated agent.
+type client struct {
+	// Static after construction.
+	fleet *Fleet
+	index int
+
+	// Guarded by mu.
+	mu       sync.Mutex
+	online   bool // it is to be connected
+	pending  bool // it is in line to be dialed, or being dialed
+	failures int  // in a row
+	link     *link
+	tickets  *ticket // nil unless sessions are resumed
+	nonce    uint64
+	sent     uint64  // messages that were acknowledged: the number of the next one
+	out      *outbox // nil while there is nothing to send and nothing in flight
+}
+
+// errFarewell is the orderly end of a session that the server asked for.
+var errFarewell = errors.New("the server asked to leave")
+
+// wantOnline says whether the client is to be connected.
+func (c *client) wantOnline(online bool) {
+	c.mu.Lock()
+	c.online = online
+	begin := online && !c.pending && c.link == nil
+	c.pending = c.pending || begin
+	l := c.link
+	c.mu.Unlock()
+	switch {
+	case begin:
+		c.fleet.enqueue(c)
+	case !online && l != nil:
+		l.close()
+	}
+}
+
+func (c *client) isOnline() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.online
+}
+
+// beginDial returns what is needed for a dial, or false when the client is not wanted online any more.
+func (c *client) beginDial() (server string, record []byte, tickets tls.ClientSessionCache, ok bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.online {
+		c.pending = false
+		return "", nil, nil, false
+	}
+	job := &c.fleet.job
+	return job.Servers[(c.index+c.failures)%len(job.Servers)], c.firstRecord(), c.ticketCache(), true
+}
+
+// ticketCache is where the client keeps its TLS session, or nil.
+func (c *client) ticketCache() tls.ClientSessionCache {
+	if !c.fleet.job.Resume {
+		return nil
+	}
+	if c.tickets == nil {
+		c.tickets = new(ticket)
+	}
+	return c.tickets
+}
+
+// firstRecord opens the stream: it grants all tokens and carries no messages.
+func (c *client) firstRecord() []byte {
+	if c.out != nil {
+		c.out.returned = 0
+	}
+	first := contact{
+		nonce:  c.nonce,
+		tokens: []tokenGrant{{systemService, inboxSize}, {c.fleet.job.Service, inboxSize}},
+		labels: c.fleet.job.Labels,
+	}
+	return first.start()
+}
+
+// dialFailed returns how long to wait before the next try, or false when there is none.
+func (c *client) dialFailed() (wait time.Duration, again bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.failures++
+	c.pending = c.online
+	job := &c.fleet.job
+	most := min(job.ReconnectMin<<min(c.failures-1, 16), job.ReconnectMax)
+	return rand.N(most + 1), c.online
+}
+
+// attach gives the client its session.
+func (c *client) attach(l *link) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.pending = false
+	if !c.online {
+		return false
+	}
+	c.link, c.failures = l, 0
+	return true
+}
+
+// detach takes the session away and returns what was in flight to the queue. It says whether to connect again.
+func (c *client) detach() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.link = nil
+	if c.out != nil {
+		c.out.requeue()
+	}
+	c.pending = c.online
+	return c.online
+}
+
+// read takes the records of a session until it ends.
+func (c *client) read(l *link) error {
+	record := l.first
+	l.first = nil
+	for {
+		err := c.take(l, record.Bytes())
+		record.Release()
+		if err != nil {
+			return err
+		}
+		if record, err = l.records.Next(); err != nil {
+			return err
+		}
+	}
+}
+
+// take handles one record of the server and sends what it makes possible.
+func (c *client) take(l *link, body []byte) error {
+	now := time.Now()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	answer, err := parseReply(body, func(m received) error {
+		c.receive(now, m)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if answer.nonce != 0 {
+		c.nonce = answer.nonce
+	}
+	if answer.ackIndex != 0 {
+		c.acknowledged(l, now, answer.ackIndex)
+	}
+	l.leaving = l.leaving || answer.farewell
+	if err := c.flush(l); err != nil {
+		return err
+	}
+	if l.leaving && (c.out == nil || len(c.out.flights) == 0) {
+		c.fleet.meters.add(Farewells, 1)
+		return errFarewell
+	}
+	return nil
+}
+
+// receive counts a message and remembers to acknowledge it.
+func (c *client) receive(now time.Time, m received) {
+	f := c.fleet
+	out := c.outbox()
+	if id, err := identity.MessageIDFromBytes(m.id); err == nil {
+		out.acks = append(out.acks, id)
+	}
+	if string(m.service) == f.job.Service {
+		out.returned++
+	}
+	if ours := f.meters.arrived(now, c.index, m.payload); ours {
+		c.replyLater(now)
+	}
+	if f.job.AckDelay > 0 && !out.held {
+		out.held = true
+		time.AfterFunc(f.job.AckDelay, c.release) // a late one finds nothing to do
+	}
+}
+
+// release sends the acknowledgements that were held back.
+func (c *client) release() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.out != nil {
+		c.out.held = false
+	}
+	c.flushOrClose()
+}
+
+// flushOrClose is flush for those who do not read the session; its reader notices the end.
+func (c *client) flushOrClose() {
+	if c.link == nil {
+		return
+	}
+	if err := c.flush(c.link); err != nil {
+		c.link.close()
+	}
+}
+
+// acknowledged releases the oldest record in flight.
+func (c *client) acknowledged(l *link, now time.Time, index uint64) {
+	meters := c.fleet.meters
+	l.acks++
+	if index != l.acks {
+		meters.add(Misordered, 1)
+	}
+	if c.out == nil || len(c.out.flights) == 0 {
+		meters.add(Misordered, 1)
+		return
+	}
+	done := c.out.land()
+	for _, due := range c.out.times[:done.messages] {
+		meters.record(AckTime, time.Duration(now.UnixNano()-due))
+	}
+	c.out.times = c.out.times[done.messages:]
+	c.sent += uint64(done.messages)
+	meters.add(Acked, done.messages)
+	meters.add(AcksTaken, len(done.acks))
+}
+
+// outbox returns the client's outbox, made when it is needed.
+func (c *client) outbox() *outbox {
+	if c.out == nil {
+		c.out = outboxes.Get().(*outbox)
+	}
+	return c.out
+}
