@@ -211,7 +211,7 @@ func (l *link) poll(ctx context.Context, p *endpoint, id *Identity, body []byte)
 	if err != nil {
 		return nil, fmt.Errorf("make request: %w", err)
 	}
-	request.Header.Set(agentHeader, l.cfg.Version)
+	request.Header.Set(wire.AgentHeader, l.cfg.Version)
 	if compressed {
 		wire.EncodingDeflate.SetHeader(request.Header)
 		request.ContentLength = -1 // the original takes it for the length of what comes out (G-05)

@@ -38,18 +38,6 @@ const (
 	goodbyeTimeout = 5 * time.Second
 )
 
-// Headers between an agent and a server of ours (G-42). Others ignore them.
-const (
-	// agentHeader, in a request, names the agent's version: it keeps sessions as long as the server likes.
-	agentHeader = "Farspeak-Agent"
-	// lifetimeHeader, in the answer, is in how many seconds the server means to end the session.
-	lifetimeHeader = "Farspeak-Session-Lifetime"
-	// acksHeader with the value "ordered", in the answer, says that acknowledgements come in the order of records, one for
-	// each. Then several records can be under way (G-06).
-	acksHeader  = "Farspeak-Acks"
-	acksOrdered = "ordered"
-)
-
 var (
 	errHungUp     = errors.New("the server ended the session while records were under way, or without notice")
 	errNoRecord   = errors.New("the server ended the session before it answered")
@@ -121,7 +109,7 @@ func (s *session) open(ctx context.Context) (*http.Request, error) {
 	}
 	request.Close = true // without it the original's HTTP/1.1 would wait for the end of the body before it answers
 	request.Header.Set("Expect", "100-continue")
-	request.Header.Set(agentHeader, s.link.cfg.Version)
+	request.Header.Set(wire.AgentHeader, s.link.cfg.Version)
 	s.out = out
 	sink := io.Writer(out)
 	if s.link.deflates(s.to) {
@@ -184,7 +172,7 @@ func (s *session) readFirst(records *wire.RecordReader) error {
 // readRest serves the established session.
 func (s *session) readRest(ctx context.Context, records *wire.RecordReader, header http.Header) ended {
 	start := time.Now()
-	s.flights.establish(header.Get(acksHeader) == acksOrdered)
+	s.flights.establish(wire.HasFeature(header, wire.FeatureOrderedAcks))
 	s.link.outbox.opened()
 	leave := time.AfterFunc(agreedLifetime(header), s.leave)
 	defer leave.Stop()
@@ -248,7 +236,7 @@ func (s *session) next(records *wire.RecordReader) (*fspb.ContactData, error) {
 
 // agreedLifetime is when the agent ends the session if the server has not.
 func agreedLifetime(header http.Header) time.Duration {
-	seconds, err := strconv.ParseUint(header.Get(lifetimeHeader), 10, 31)
+	seconds, err := strconv.ParseUint(header.Get(wire.SessionLifetimeHeader), 10, 31)
 	if err != nil || seconds == 0 {
 		return sessionLifetime
 	}

@@ -15,6 +15,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/farspeak/farspeak/internal/agent"
+	"github.com/farspeak/farspeak/internal/wire"
 	fspb "github.com/farspeak/farspeak/proto/fleetspeak"
 )
 
@@ -190,7 +191,7 @@ func TestAckOfRecordThatWasNotSentEndsTheSession(t *testing.T) {
 func TestOrderedAcksAllowAWindow(t *testing.T) {
 	t.Parallel()
 	s := newFakeServer(t)
-	s.header.Set("Farspeak-Acks", "ordered")
+	s.header.Set(wire.FeaturesHeader, wire.ServerFeatures)
 	r := start(t, s, nil, "echo")
 	n := s.open()
 	for i := range byte(3) {

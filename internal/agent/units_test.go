@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/farspeak/farspeak/internal/identity"
+	"github.com/farspeak/farspeak/internal/wire"
 	fspb "github.com/farspeak/farspeak/proto/fleetspeak"
 )
 
@@ -245,7 +246,7 @@ func TestAgreedLifetime(t *testing.T) {
 		"3600":      time.Hour + lifetimeSlack,
 		"999999999": maxLifetime + lifetimeSlack,
 	} {
-		if got := agreedLifetime(http.Header{lifetimeHeader: {value}}); got != want {
+		if got := agreedLifetime(http.Header{wire.SessionLifetimeHeader: {value}}); got != want {
 			t.Errorf("%q: %v, want %v", value, got, want)
 		}
 	}

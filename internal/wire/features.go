@@ -14,10 +14,19 @@ const FeaturesHeader = "Farspeak-Features"
 // release a record with its own acknowledgement instead of waiting for the complete set.
 const FeatureOrderedAcks = "ordered-acks"
 
+// AgentHeader is an optional request header with the version of our agent: it says that the agent keeps a session for as
+// long as the server likes.
+const AgentHeader = "Farspeak-Agent"
+
+// SessionLifetimeHeader is an optional response header: in how many whole seconds the server means to end the session. Our
+// agent then does not end it earlier; without the header it keeps to the original's lifetime.
+const SessionLifetimeHeader = "Farspeak-Session-Lifetime"
+
 // ServerFeatures is the value that our server sends.
 const ServerFeatures = FeatureOrderedAcks
 
 // HasFeature says whether a response announces a feature.
 func HasFeature(header http.Header, feature string) bool {
-	return slices.Contains(strings.Split(header.Get(FeaturesHeader), ","), feature)
+	names := strings.Split(header.Get(FeaturesHeader), ",")
+	return slices.ContainsFunc(names, func(name string) bool { return strings.TrimSpace(name) == feature })
 }
