@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -54,8 +55,14 @@ func (c DialConfig) newTransport(id *Identity, revoked func(serial []byte) bool)
 	protocols.SetHTTP1(true)
 	protocols.SetHTTP2(c.PreferHTTP2)
 	return &http.Transport{
-		Proxy:                 proxy,
-		DialContext:           dialer.DialContext,
+		Proxy: proxy,
+		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+			conn, err := dialer.DialContext(ctx, network, address)
+			if err != nil {
+				return nil, err
+			}
+			return &watchedConn{Conn: conn}, nil
+		},
 		TLSClientConfig:       c.tlsConfig(id, revoked),
 		TLSHandshakeTimeout:   handshakeTimeout,
 		ExpectContinueTimeout: continueTimeout,

@@ -89,28 +89,33 @@ func (s *session) run(parent context.Context) ended {
 	if err != nil {
 		return ended{err: err}
 	}
+	stop := context.AfterFunc(ctx, s.endBody)
+	defer stop()
 	var writer sync.WaitGroup
 	writer.Go(func() { s.write(ctx) })
 	end := s.read(ctx, request)
 	cancel(end.err)
-	_ = s.out.CloseWithError(context.Canceled) // ends a blocked write
+	s.endBody()
 	writer.Wait()
 	s.flights.end(end.suspects())
 	end.rekeyed = end.orderly && s.link.state.identity() != s.id
 	return end
 }
 
+// endBody ends a blocked write, and the transport's wait for more of the body. Calling it again does nothing.
+func (s *session) endBody() { _ = s.out.CloseWithError(context.Canceled) }
+
 // open prepares the request; its body is a pipe that the writer fills.
 func (s *session) open(ctx context.Context) (*http.Request, error) {
 	body, out := io.Pipe()
-	request, err := s.link.request(ctx, s.id, http.MethodPost, "https://"+s.to.address+"/streaming-message", body)
+	s.out = out
+	request, err := s.link.request(watchConnection(ctx, s.endBody), s.id, http.MethodPost, "https://"+s.to.address+"/streaming-message", body)
 	if err != nil {
 		return nil, fmt.Errorf("make request: %w", err)
 	}
 	request.Close = true // without it the original's HTTP/1.1 would wait for the end of the body before it answers
 	request.Header.Set("Expect", "100-continue")
 	request.Header.Set(wire.AgentHeader, s.link.cfg.Version)
-	s.out = out
 	sink := io.Writer(out)
 	if s.link.deflates(s.to) {
 		wire.EncodingDeflate.SetHeader(request.Header)

@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io"
 	"maps"
 	"net/http"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -50,6 +52,35 @@ func TestFirstRecord(t *testing.T) {
 	if len(info.Services) != 1 || info.Services[0].Name != "echo" || len(info.Labels) != 3 || info.Labels[2].Label != "red" ||
 		info.Labels[2].ServiceName != "client" {
 		t.Errorf("ClientInfo says %v", info)
+	}
+}
+
+// A server that goes away between record 0 and its answer is noticed at once.
+func TestServerDiesBeforeItAnswers(t *testing.T) {
+	t.Parallel()
+	for name, last := range map[string]int{"before record 0": 0, "within record 0": 2, "after record 0": 20} {
+		s := newFakeServer(t)
+		var died atomic.Bool
+		s.setRefuse(func(w http.ResponseWriter, r *http.Request) bool {
+			if r.URL.Path != "/streaming-message" || died.Swap(true) {
+				return false
+			}
+			if _, err := io.ReadFull(r.Body, make([]byte, last)); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+			conn, _, err := http.NewResponseController(w).Hijack()
+			if err != nil {
+				t.Errorf("%s: %v", name, err)
+				return true
+			}
+			_ = conn.Close()
+			return true
+		})
+		start(t, s, nil, "echo")
+		s.open()
+		if got := len(s.requests("/streaming-message")); got != 2 {
+			t.Errorf("%s: %d attempts, want 2", name, got)
+		}
 	}
 }
 
