@@ -51,7 +51,8 @@ func startBalancer(tb testing.TB, dir, name, mode, bindOptions, serverOptions st
 	var config strings.Builder
 	fmt.Fprintf(&config, `global
 	log stdout format raw local0 notice
-	maxconn 5000
+	maxconn 2000
+	no strict-limits
 	hard-stop-after 1s
 defaults
 	log global
@@ -67,7 +68,7 @@ listen balanced
 	balance roundrobin
 	option httpchk GET /readyz
 	http-check expect status 200
-	default-server inter 200ms fall 2 rise 1 maxconn 5000
+	default-server inter 200ms fall 2 rise 1
 `, mode, address, bindOptions)
 	for i, server := range servers {
 		_, port, err := net.SplitHostPort(server.HealthAddress)

@@ -33,6 +33,10 @@ type ClientOptions struct {
 	State []byte
 	// Polling makes it poll about once a second in place of streaming.
 	Polling bool
+	// PreferHTTP2 offers HTTP/2 first.
+	PreferHTTP2 bool
+	// Deflate compresses what it sends.
+	Deflate bool
 }
 
 // StartClient runs an fs-client in a folder of its own.
@@ -50,9 +54,7 @@ func (s *Site) StartClient(name string, options ClientOptions) *Client {
 			s.tb.Fatal(err)
 		}
 	}
-	s.write(filepath.Join(name, "communicator.txt"), &clientpb.CommunicatorConfig{
-		MaxPollDelaySeconds: 1, MaxBufferDelaySeconds: 1, MinFailureDelaySeconds: 1,
-	})
+	s.write(filepath.Join(name, "communicator.txt"), options.communicator())
 	echo, err := anypb.New(&stdinpb.Config{Cmd: "cat"})
 	if err != nil {
 		s.tb.Fatal(err)
@@ -72,6 +74,16 @@ func (s *Site) StartClient(name string, options ClientOptions) *Client {
 		Process:   Start(s.tb, dir, name, s.programs.Path(s.tb, "fs-client"), "--logtostderr", "--config", config),
 		StatePath: state,
 	}
+}
+
+func (o ClientOptions) communicator() *clientpb.CommunicatorConfig {
+	config := &clientpb.CommunicatorConfig{
+		MaxPollDelaySeconds: 1, MaxBufferDelaySeconds: 1, MinFailureDelaySeconds: 1, PreferHttp2: o.PreferHTTP2,
+	}
+	if o.Deflate {
+		config.Compression = fspb.CompressionAlgorithm_COMPRESSION_DEFLATE
+	}
+	return config
 }
 
 // ID is the client ID in the state file, 8 bytes; it waits until there is one.

@@ -1,10 +1,7 @@
 package integration_test
 
 import (
-	"context"
 	"fmt"
-	"math/rand/v2"
-	"sync"
 	"testing"
 	"time"
 
@@ -29,9 +26,39 @@ const (
 // Under load each part is killed as by kill -9, and started again. Every client message that was acknowledged arrives at
 // the backend, and every message whose InsertMessage returned OK arrives at its client.
 func TestCrash(t *testing.T) {
-	database := startDatabase(t)
+	t.Run("MariaDB", func(t *testing.T) {
+		database := startDatabase(t)
+		crash(t, database.dsn(t), victim{"MariaDB", func(i *installation) { database.crash(t); i.awaitAllReady() }})
+	})
+	t.Run("SQLite", func(t *testing.T) { crash(t, "") })
+}
+
+// victim is what is killed and brought back.
+type victim struct {
+	name   string
+	strike func(*installation)
+}
+
+func killServer(n int) victim {
+	return victim{fmt.Sprintf("fs-server %d", n), func(i *installation) {
+		i.servers[n].Kill()
+		i.servers[n].Restart()
+		i.servers[n].AwaitReady()
+	}}
+}
+
+func killAdmin(n int) victim {
+	return victim{fmt.Sprintf("fs-admin %d", n), func(i *installation) {
+		i.admins[n].Kill()
+		i.admins[n].Restart()
+		i.admins[n].AwaitReady()
+	}}
+}
+
+// crash runs load through two daemons of each kind, which are killed in turn, and others between them.
+func crash(t *testing.T, dsn string, others ...victim) {
 	i := install(t, shape{
-		servers: 2, admins: 2, dsn: database.dsn(t),
+		servers: 2, admins: 2, dsn: dsn,
 		site: func(s *harness.Site) {
 			s.Components.Farspeak.Server.RedeliveryInterval = durationpb.New(3 * time.Second)
 			s.Components.Farspeak.Server.SweepInterval = durationpb.New(time.Second)
@@ -46,21 +73,13 @@ func TestCrash(t *testing.T) {
 	agents := startAgents(t, crashAgents, config)
 
 	load := startLoad(t, control, agents)
-	for _, victim := range []struct {
-		name   string
-		strike func()
-	}{
-		{"fs-server 0", func() { i.servers[0].Kill(); i.servers[0].Restart(); i.servers[0].AwaitReady() }},
-		{"fs-admin 0", func() { i.admins[0].Kill(); i.admins[0].Restart(); i.admins[0].AwaitReady() }},
-		{"MariaDB", func() { database.crash(t); i.awaitAllReady() }},
-		{"fs-server 1", func() { i.servers[1].Kill(); i.servers[1].Restart(); i.servers[1].AwaitReady() }},
-		{"fs-admin 1", func() { i.admins[1].Kill(); i.admins[1].Restart(); i.admins[1].AwaitReady() }},
-		{"MariaDB again", func() { database.crash(t); i.awaitAllReady() }},
-	} {
-		load.awaitProgress(t, crashMessages/8)
-		before := load.progress()
-		victim.strike()
-		t.Logf("killed %s after %d messages each way, all up again after %d", victim.name, before, load.progress())
+	for n := range 2 {
+		for _, v := range append([]victim{killServer(n), killAdmin(n)}, others...) {
+			load.awaitProgress(t, crashMessages/8)
+			before := load.progress()
+			v.strike(i)
+			t.Logf("killed %s after %d messages each way, all up again after %d", v.name, before, load.progress())
+		}
 	}
 	load.finish(t)
 	i.judge(t, load)
@@ -109,112 +128,6 @@ func (i *installation) awaitAllReady() {
 	for _, admin := range i.admins {
 		admin.AwaitReady()
 	}
-}
-
-// load sends numbered messages both ways.
-type load struct {
-	agents  []*peer.Agent
-	control *harness.AdminClient
-	running sync.WaitGroup
-
-	mu       sync.Mutex
-	steps    int               // messages given to agents so far
-	inserted map[string]string // message ID to the client it is for, of those that returned OK
-	retries  int
-	refused  map[string]int // by error text
-}
-
-func startLoad(t *testing.T, control *harness.AdminClient, agents []*peer.Agent) *load {
-	l := &load{agents: agents, control: control, inserted: make(map[string]string), refused: make(map[string]int)}
-	ctx, cancel := context.WithCancel(t.Context())
-	t.Cleanup(func() { cancel(); l.running.Wait() })
-	l.running.Go(func() { l.sendFromAgents(ctx, t) })
-	// As many callers as a backend has: one that waits for a database holds up the others no more than there.
-	numbers := make(chan int)
-	l.running.Go(func() {
-		defer close(numbers)
-		paced(ctx, func(n int) { numbers <- n })
-	})
-	for range 8 {
-		l.running.Go(func() {
-			for n := range numbers {
-				l.insert(ctx, t, n)
-			}
-		})
-	}
-	return l
-}
-
-// paced calls step for each message at an even pace.
-func paced(ctx context.Context, step func(n int)) {
-	tick := time.NewTicker(crashPace)
-	defer tick.Stop()
-	for n := range crashMessages {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-			step(n)
-		}
-	}
-}
-
-func (l *load) sendFromAgents(ctx context.Context, t *testing.T) {
-	paced(ctx, func(n int) {
-		l.agents[n%len(l.agents)].Send(harness.ToBackend(t, fmt.Sprintf("up %d", n)))
-		l.mu.Lock()
-		l.steps++
-		l.mu.Unlock()
-	})
-}
-
-// insert does as the Python connector does: one message ID for all tries, until one returns OK.
-func (l *load) insert(ctx context.Context, t *testing.T, n int) {
-	agent := l.agents[n%len(l.agents)]
-	m := harness.ToClient(t, agent.ID(), "echo", fmt.Sprintf("down %d", n))
-	for ctx.Err() == nil {
-		call, cancel := context.WithTimeout(ctx, 10*time.Second)
-		_, err := l.control.InsertMessage(call, m)
-		cancel()
-		l.mu.Lock()
-		if err == nil {
-			l.inserted[string(m.MessageId)] = string(agent.ID())
-			l.mu.Unlock()
-			return
-		}
-		l.retries++
-		l.refused[err.Error()]++
-		l.mu.Unlock()
-		select {
-		case <-ctx.Done():
-		case <-time.After(100*time.Millisecond + rand.N(200*time.Millisecond)):
-		}
-	}
-}
-
-// progress is how many messages went on their way in the direction that is behind.
-func (l *load) progress() int {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return min(l.steps, len(l.inserted))
-}
-
-func (l *load) awaitProgress(t *testing.T, more int) {
-	t.Helper()
-	target := min(l.progress()+more, crashMessages)
-	harness.Eventually(t, crashTail, "load", func() error {
-		if now := l.progress(); now < target {
-			return fmt.Errorf("%d of %d messages", now, target)
-		}
-		return nil
-	})
-}
-
-// finish waits until all messages were given over.
-func (l *load) finish(t *testing.T) {
-	t.Helper()
-	l.awaitProgress(t, crashMessages)
-	l.running.Wait()
 }
 
 // judge waits until what was promised has come true, and prints the counts.

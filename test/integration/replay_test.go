@@ -3,17 +3,11 @@ package integration_test
 import (
 	"bufio"
 	"bytes"
-	"compress/zlib"
-	"encoding/hex"
-	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"net/http"
-	"os"
 	"path/filepath"
-	"slices"
 	"testing"
 	"time"
 
@@ -253,79 +247,6 @@ func (r *replay) awaitBroadcast() {
 	})
 }
 
-// liveStream reads the responses of a live session.
-type liveStream struct {
-	conn    *bufio.Reader
-	records *bufio.Reader
-}
-
-func (l *liveStream) next() (*fspb.ContactData, error) {
-	for l.records == nil {
-		response, err := http.ReadResponse(l.conn, nil)
-		if err != nil {
-			return nil, err
-		}
-		switch response.StatusCode {
-		case http.StatusContinue:
-		case http.StatusOK:
-			l.records = bufio.NewReader(response.Body)
-		default:
-			return nil, errors.New(response.Status)
-		}
-	}
-	return peer.ReadContact(l.records)
-}
-
-// like reads a record that was recorded as want. The original put broadcasts into its first record; they may as well come
-// in one of their own right after it.
-func (l *liveStream) like(want *fspb.ContactData) (*fspb.ContactData, error) {
-	got, err := l.next()
-	if err != nil || len(got.Messages) > 0 || len(want.Messages) == 0 {
-		return got, err
-	}
-	push, err := l.next()
-	if err != nil {
-		return nil, err
-	}
-	if push.SequencingNonce != got.SequencingNonce {
-		return nil, fmt.Errorf("a push with nonce %d after %d", push.SequencingNonce, got.SequencingNonce)
-	}
-	got.Messages = push.Messages
-	return got, nil
-}
-
-// withHeader adds the certificate to a request's header, which stands whole in one read.
-func withHeader(b, certificate []byte) []byte {
-	line := []byte(" HTTP/1.1\r\n")
-	return bytes.Replace(b, line, fmt.Appendf(nil, " HTTP/1.1\r\n%s: %s\r\n", certificateHeader, peer.HeaderValue(certificate)), 1)
-}
-
-// countRecords is how many records stand complete in a recorded response that may go on.
-func countRecords(b []byte) (n int) {
-	live := &liveStream{conn: bufio.NewReader(bytes.NewReader(b))}
-	for {
-		if _, err := live.next(); err != nil {
-			return n
-		}
-		n++
-	}
-}
-
-// contactsOf takes a recorded response body apart.
-func contactsOf(t *testing.T, body []byte) (contacts []*fspb.ContactData) {
-	t.Helper()
-	for r := bufio.NewReader(bytes.NewReader(body)); ; {
-		contact, err := peer.ReadContact(r)
-		if errors.Is(err, io.EOF) {
-			return contacts
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		contacts = append(contacts, contact)
-	}
-}
-
 // clientMessages are the messages of a recorded session, sent in whichever encoding.
 func (r *replay) clientMessages(e vectors.Exchange) (messages []*fspb.Message) {
 	r.t.Helper()
@@ -347,13 +268,6 @@ func (r *replay) clientMessages(e vectors.Exchange) (messages []*fspb.Message) {
 	}
 }
 
-func inflated(r io.Reader, encoding string) (io.Reader, error) {
-	if encoding == "deflate" {
-		return zlib.NewReader(r)
-	}
-	return r, nil
-}
-
 func (r *replay) noteUploads(certificate, body []byte) {
 	r.t.Helper()
 	for _, message := range r.unwrap(body).Messages {
@@ -373,92 +287,5 @@ func (r *replay) mustUnmarshal(b []byte, m proto.Message) {
 	r.t.Helper()
 	if err := proto.Unmarshal(b, m); err != nil {
 		r.t.Fatal(err)
-	}
-}
-
-// recordedIDs are the identities that the original's server gave.
-type recordedIDs struct {
-	Clients []struct {
-		Certificate string `json:"certificate_der"`
-		ID          string `json:"client_id"`
-	} `json:"client_ids"`
-	Messages []struct {
-		Client          string `json:"client_id"`
-		Service         string `json:"service_name"`
-		SourceMessageID string `json:"source_message_id"`
-		ID              string `json:"message_id"`
-	} `json:"message_ids"`
-}
-
-func (r *replay) ids() (ids recordedIDs) {
-	r.t.Helper()
-	text, err := os.ReadFile(identities)
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	if err := json.Unmarshal(text, &ids); err != nil {
-		r.t.Fatal(err)
-	}
-	return ids
-}
-
-// clientID is the recorded ID of the client that presented a certificate.
-func (r *replay) clientID(certificate []byte) []byte {
-	r.t.Helper()
-	for _, client := range r.ids().Clients {
-		if client.Certificate == hex.EncodeToString(certificate) {
-			id, err := hex.DecodeString(client.ID)
-			if err != nil {
-				r.t.Fatal(err)
-			}
-			return id
-		}
-	}
-	r.t.Fatalf("%s has no client with the certificate %x", identities, certificate)
-	return nil
-}
-
-// checkIDs finds the clients under their recorded IDs, and their messages at the backend under theirs.
-func (r *replay) checkIDs() {
-	r.t.Helper()
-	var want, got []string
-	for _, certificate := range r.presented {
-		want = append(want, hex.EncodeToString(r.clientID(certificate)))
-	}
-	slices.Sort(want)
-	want = slices.Compact(want)
-	for _, client := range r.admin.MustListClients(r.t) {
-		got = append(got, hex.EncodeToString(client.ClientId))
-	}
-	slices.Sort(got)
-	if !slices.Equal(got, want) {
-		r.t.Errorf("clients %v, recorded %v", got, want)
-	}
-	for _, u := range r.uploaded {
-		r.checkUpload(u)
-	}
-}
-
-func (r *replay) checkUpload(u upload) {
-	r.t.Helper()
-	if u.message.Destination.ServiceName == "system" {
-		return
-	}
-	client := r.clientID(u.certificate)
-	service, source := u.message.Source.ServiceName, u.message.SourceMessageId
-	id := peer.MessageID(client, service, source)
-	for _, known := range r.ids().Messages {
-		if known.Client == hex.EncodeToString(client) && known.SourceMessageID == hex.EncodeToString(source) && known.ID != hex.EncodeToString(id) {
-			r.t.Errorf("message ID %x, recorded %s", id, known.ID)
-		}
-	}
-	harness.Eventually(r.t, promptly, "message at the backend", func() error {
-		if r.backend.Message(id) == nil {
-			return fmt.Errorf("no message %x", id)
-		}
-		return nil
-	})
-	if got := r.backend.Message(id); !proto.Equal(got.Data, u.message.Data) || got.MessageType != u.message.MessageType {
-		r.t.Errorf("the backend got %v, recorded %v", got, u.message)
 	}
 }

@@ -29,8 +29,9 @@ func TestTwoTiers(t *testing.T) {
 	}
 
 	var clients []*harness.Client
-	for n := range 3 {
-		clients = append(clients, i.StartClient(fmt.Sprintf("fs-client-%d", n), harness.ClientOptions{Servers: []string{edge.Address}}))
+	for n, options := range []harness.ClientOptions{{}, {PreferHTTP2: true}, {Deflate: true}, {Polling: true}, {Polling: true, Deflate: true}} {
+		options.Servers = []string{edge.Address}
+		clients = append(clients, i.StartClient(fmt.Sprintf("fs-client-%d", n), options))
 	}
 	agents := startAgents(t, 10, agentConfig(t, target))
 	deflating := agentConfig(t, target)
