@@ -163,6 +163,10 @@ func TestProcessMatchesAnswers(t *testing.T) {
 	client := []byte("clientAA")
 	l := newLedger([][]byte{client}, nil)
 	r := l.requests[0]
+	processor, err := newProcessor(l)
+	if err != nil {
+		t.Fatal(err)
+	}
 	from := func(client []byte, service string) *fspb.Address {
 		return &fspb.Address{ClientId: client, ServiceName: service}
 	}
@@ -173,7 +177,7 @@ func TestProcessMatchesAnswers(t *testing.T) {
 		code   codes.Code
 		closes bool
 	}{
-		{"no payload", &fspb.Message{}, codes.InvalidArgument, false},
+		{"no payload", &fspb.Message{Destination: &fspb.Address{ServiceName: r.fact.service}}, codes.InvalidArgument, false},
 		{"no request", newAnswer(from(client, r.fact.service), "Linux\n"), codes.InvalidArgument, false},
 		{"request that is no ID", newAnswer(from(client, r.fact.service), "request=x\nLinux\n"), codes.InvalidArgument, false},
 		{"another run", newAnswer(from(client, r.fact.service), "request=00\nLinux\n"), codes.OK, false},
@@ -182,7 +186,7 @@ func TestProcessMatchesAnswers(t *testing.T) {
 		{"the answer", newAnswer(from(client, r.fact.service), good), codes.OK, true},
 		{"again", newAnswer(from(client, r.fact.service), "request="+hex.EncodeToString(r.id)+"\nOther\n"), codes.OK, true},
 	} {
-		_, err := l.Process(t.Context(), c.answer)
+		_, err := processor.Process(t.Context(), c.answer)
 		if status.Code(err) != c.code || r.done != c.closes {
 			t.Errorf("%s: %v, done %t; want %v, done %t", c.name, err, r.done, c.code, c.closes)
 		}
@@ -211,7 +215,7 @@ func TestEmptyAnswerIsAFailure(t *testing.T) {
 	l := newLedger([][]byte{[]byte("clientAA")}, nil)
 	for _, r := range l.requests {
 		a := newAnswer(&fspb.Address{ClientId: r.client, ServiceName: r.fact.service}, "request="+hex.EncodeToString(r.id)+"\n")
-		if _, err := l.Process(t.Context(), a); err != nil {
+		if err := l.take(t.Context(), a); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -13,16 +14,10 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
-
 	fspb "github.com/farspeak/farspeak/proto/fleetspeak"
-	grpcservicepb "github.com/farspeak/farspeak/proto/fleetspeak/grpcservice"
 	stdinpb "github.com/farspeak/farspeak/proto/fleetspeak/stdinservice"
+	"github.com/farspeak/farspeak/sdk/backend"
 )
-
-// messageIDSize is fixed by the protocol.
-const messageIDSize = 32
 
 // request is one question to one client.
 type request struct {
@@ -39,13 +34,11 @@ type request struct {
 	done      bool
 }
 
-// ledger knows what was asked and what came back. It serves Processor, the interface that fs-server calls.
+// ledger knows what was asked and what came back.
 //
 // Delivery is at least once: an answer may come twice, and may belong to an earlier run of this program. An answer
 // carries no reference to the message that caused it, so each service prints the request ID that it was given.
 type ledger struct {
-	grpcservicepb.UnimplementedProcessorServer
-
 	requests []*request // static
 
 	mu    sync.Mutex
@@ -59,7 +52,7 @@ func newLedger(clients [][]byte, files []string) *ledger {
 	l := &ledger{byID: map[string]*request{}, empty: make(chan struct{})}
 	for _, client := range clients {
 		for _, f := range facts {
-			id := make([]byte, messageIDSize)
+			id := make([]byte, backend.MessageIDSize)
 			rand.Read(id) // never fails
 			r := &request{id: id, client: client, fact: f, args: append([]string{hex.EncodeToString(id)}, f.args(files)...)}
 			l.requests = append(l.requests, r)
@@ -69,29 +62,28 @@ func newLedger(clients [][]byte, files []string) *ledger {
 	return l
 }
 
-// Process takes an answer. OK means that fs-server need not keep it; INVALID_ARGUMENT that it will never be good, any
-// other error that it should come again.
-func (l *ledger) Process(_ context.Context, m *fspb.Message) (*fspb.EmptyMessage, error) {
+// take takes an answer. Nil means that nobody need keep it any longer.
+func (l *ledger) take(_ context.Context, m *fspb.Message) error {
 	output := &stdinpb.OutputMessage{}
 	if err := m.GetData().UnmarshalTo(output); err != nil {
-		return nil, status.Errorf(codes.InvalidArgument, "not the answer of a Stdin service: %v", err)
+		return backend.Permanent(fmt.Errorf("not the answer of a Stdin service: %w", err))
 	}
 	text, rest, ok := splitAnswer(output.GetStdout())
 	id, err := hex.DecodeString(text)
 	if !ok || err != nil {
-		return nil, status.Error(codes.InvalidArgument, "the answer names no request")
+		return backend.Permanent(errors.New("the answer names no request"))
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	r := l.byID[string(id)]
 	if r == nil || r.fact.service != m.GetDestination().GetServiceName() || !bytes.Equal(r.client, m.GetSource().GetClientId()) {
-		return &fspb.EmptyMessage{}, nil // a repetition, or of another run; in any case dealt with
+		return nil // a repetition, or of another run; in any case dealt with
 	}
 	if r.answer = r.fact.read(rest); len(r.answer) == 0 {
 		r.failure = fmt.Sprintf("the command printed nothing of use; its errors: %q", output.GetStderr())
 	}
 	l.close(r)
-	return &fspb.EmptyMessage{}, nil
+	return nil
 }
 
 // close ends a request. The caller holds mu.

@@ -18,11 +18,7 @@ import (
 	"syscall"
 	"time"
 
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
-
-	grpcservicepb "github.com/farspeak/farspeak/proto/fleetspeak/grpcservice"
-	serverpb "github.com/farspeak/farspeak/proto/fleetspeak/server"
+	"github.com/farspeak/farspeak/sdk/backend"
 )
 
 func main() {
@@ -55,16 +51,15 @@ type options struct {
 
 // run receives first and submits then, so that no answer comes too early.
 func run(ctx context.Context, o options) (err error) {
-	conn, err := grpc.NewClient(o.admin, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	submitter, err := backend.NewSubmitter(backend.SubmitterConfig{Address: o.admin, Source: source})
 	if err != nil {
-		return fmt.Errorf("fs-admin at %s: %w", o.admin, err)
+		return err
 	}
-	defer conn.Close()
-	admin := serverpb.NewAdminClient(conn)
+	defer submitter.Close()
 	ctx, cancel := context.WithTimeout(ctx, o.timeout)
 	defer cancel()
 
-	clients, err := chooseClients(ctx, admin, o.clients)
+	clients, err := chooseClients(ctx, submitter.Admin(), o.clients)
 	if err != nil {
 		return err
 	}
@@ -75,28 +70,40 @@ func run(ctx context.Context, o options) (err error) {
 	}
 	defer func() { err = errors.Join(err, stop()) }()
 
-	if err := submit(ctx, admin, ledger); err != nil {
+	if err := submit(ctx, submitter, ledger); err != nil {
 		return err
 	}
-	watchFailures(ctx, admin, ledger)
+	watchFailures(ctx, submitter.Admin(), ledger)
 	return ledger.print(os.Stdout)
 }
 
-// receive serves the ledger to fs-server. The returned function lets calls under way finish, so that each answer that
-// was counted is also acknowledged.
+// receive has fs-server deliver answers to the ledger. The returned function lets calls under way finish, so that each
+// answer that was counted is also acknowledged.
 func receive(address string, l *ledger) (stop func() error, err error) {
+	processor, err := newProcessor(l)
+	if err != nil {
+		return nil, err
+	}
 	listener, err := net.Listen("tcp", address)
 	if err != nil {
 		return nil, fmt.Errorf("receive answers: %w", err)
 	}
-	server := grpc.NewServer()
-	grpcservicepb.RegisterProcessorServer(server, l)
+	ctx, cancel := context.WithCancel(context.Background())
 	var serving sync.WaitGroup
 	var serveErr error
-	serving.Go(func() { serveErr = server.Serve(listener) })
+	serving.Go(func() { serveErr = processor.Serve(ctx, listener) })
 	return func() error {
-		server.GracefulStop()
+		cancel()
 		serving.Wait()
 		return serveErr
 	}, nil
+}
+
+// newProcessor routes the services of all facts to the ledger.
+func newProcessor(l *ledger) (*backend.Processor, error) {
+	services := map[string]backend.Handler{}
+	for _, f := range facts {
+		services[f.service] = l.take
+	}
+	return backend.NewProcessor(backend.ProcessorConfig{Services: services})
 }

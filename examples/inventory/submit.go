@@ -8,15 +8,12 @@ import (
 	"io"
 	"time"
 
-	"github.com/cenkalti/backoff/v5"
 	"golang.org/x/sync/errgroup"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
-	"google.golang.org/protobuf/types/known/anypb"
 
 	fspb "github.com/farspeak/farspeak/proto/fleetspeak"
 	serverpb "github.com/farspeak/farspeak/proto/fleetspeak/server"
 	stdinpb "github.com/farspeak/farspeak/proto/fleetspeak/stdinservice"
+	"github.com/farspeak/farspeak/sdk/backend"
 )
 
 const (
@@ -24,9 +21,6 @@ const (
 	source = "inventory"
 	// submitParallelism is how many messages are submitted at once; fs-admin commits those together.
 	submitParallelism = 32
-	// tryTimeout bounds one try to submit, submitTimeout all of them.
-	tryTimeout    = 5 * time.Second
-	submitTimeout = 30 * time.Second
 	// failureInterval is the time between two looks for requests that failed.
 	failureInterval = time.Second
 )
@@ -63,7 +57,7 @@ func chooseClients(ctx context.Context, admin serverpb.AdminClient, named []stri
 }
 
 // submit gives all requests to fs-admin. When it returns nil each is stored.
-func submit(ctx context.Context, admin serverpb.AdminClient, l *ledger) error {
+func submit(ctx context.Context, submitter *backend.Submitter, l *ledger) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(submitParallelism)
 	for _, r := range l.requests {
@@ -75,43 +69,20 @@ func submit(ctx context.Context, admin serverpb.AdminClient, l *ledger) error {
 			l.mu.Lock()
 			r.submitted = time.Now()
 			l.mu.Unlock()
-			return insert(ctx, admin, m)
+			return submitter.Submit(ctx, m)
 		})
 	}
 	return group.Wait()
 }
 
+// message is what asks the question. Its ID was fixed with the request: however often it is submitted, it is one message.
 func (r *request) message() (*fspb.Message, error) {
-	data, err := anypb.New(&stdinpb.InputMessage{Args: r.args})
+	m, err := backend.NewMessage(r.client, r.fact.service, "StdinServiceInputMessage", &stdinpb.InputMessage{Args: r.args})
 	if err != nil {
 		return nil, err
 	}
-	return &fspb.Message{
-		MessageId:   r.id,
-		Source:      &fspb.Address{ServiceName: source},
-		Destination: &fspb.Address{ClientId: r.client, ServiceName: r.fact.service},
-		MessageType: "StdinServiceInputMessage",
-		Data:        data,
-	}, nil
-}
-
-// insert submits one message until fs-admin has it. A try whose answer got lost may have succeeded, which does no harm:
-// the same ID is the same message.
-func insert(ctx context.Context, admin serverpb.AdminClient, m *fspb.Message) error {
-	try := func() (struct{}, error) {
-		tryCtx, cancel := context.WithTimeout(ctx, tryTimeout)
-		defer cancel()
-		_, err := admin.InsertMessage(tryCtx, m)
-		switch status.Code(err) {
-		case codes.InvalidArgument, codes.NotFound, codes.FailedPrecondition, codes.Unimplemented:
-			err = backoff.Permanent(err) // trying again would change nothing
-		}
-		return struct{}{}, err
-	}
-	if _, err := backoff.Retry(ctx, try, backoff.WithMaxElapsedTime(submitTimeout)); err != nil {
-		return fmt.Errorf("submit to client %x: %w", m.GetDestination().GetClientId(), err)
-	}
-	return nil
+	m.MessageId = r.id
+	return m, nil
 }
 
 // watchFailures waits until each request is answered or failed, or ctx ends. A command that ends with an error makes no
