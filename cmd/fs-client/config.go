@@ -29,6 +29,9 @@ func newAgent(o *options, stalled func(kind string)) (*agent.Agent, error) {
 		kind = "streaming"
 	}
 	cfg.Stalled = func() { stalled(kind) }
+	if o.stdForward {
+		cfg.Factories["Daemon"] = service.NewAttachedDaemon
+	}
 	return agent.New(cfg)
 }
 

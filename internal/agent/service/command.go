@@ -35,22 +35,25 @@ func (c *command) run(ctx context.Context) error {
 	defer cancel(nil)
 	cmd := exec.Command(c.path, c.args...)
 	ownGroup(cmd)
+	closeStrays()
 	pipes, err := openPipes(cmd)
 	if err != nil {
 		return err
 	}
-	defer pipes.close()
+	defer pipes.closeOurs()
 	if err := cmd.Start(); err != nil {
 		return err
 	}
 	pipes.closeTheirs()
+	processes := newGroup(cmd.Process)
+	defer processes.release()
 
 	var copies sync.WaitGroup
 	copies.Go(func() { pipes.feed(c.input) })
 	c.collect(&copies, pipes, cancel)
 	ended := make(chan struct{})
 	var watch sync.WaitGroup
-	watch.Go(func() { guard(ctx, cmd, pipes, ended) })
+	watch.Go(func() { guard(ctx, processes, pipes, ended) })
 	copies.Wait()
 	err = cmd.Wait()
 	close(ended)
@@ -86,48 +89,40 @@ func (f writerFunc) Write(b []byte) (int, error) { return f(b) }
 
 // guard kills the command when ctx ends before the command does. What left the process group and holds a pipe cannot be
 // killed, but neither can it hold up the service: the pipes are closed then.
-func guard(ctx context.Context, cmd *exec.Cmd, p *pipes, ended <-chan struct{}) {
+func guard(ctx context.Context, processes *group, p *pipes, ended <-chan struct{}) {
 	select {
 	case <-ended:
 		return
 	case <-ctx.Done():
 	}
-	killGroup(cmd.Process)
+	processes.kill()
 	timer := time.NewTimer(killGrace)
 	defer timer.Stop()
 	select {
 	case <-ended:
 	case <-timer.C:
-		p.close()
+		p.closeOurs()
 	}
 }
 
 // pipes are the three standard streams of a command: our ends, and the command's until it has started.
 type pipes struct {
+	pipeEnds
 	stdin, stdout, stderr *os.File
-	theirs                []*os.File
 }
 
 func openPipes(cmd *exec.Cmd) (*pipes, error) {
 	p := &pipes{}
-	var err error
-	open := func() (r, w *os.File) {
-		if err == nil {
-			r, w, err = os.Pipe()
-		}
-		return r, w
-	}
-	inR, inW := open()
-	outR, outW := open()
-	errR, errW := open()
-	p.stdin, p.stdout, p.stderr = inW, outR, errR
-	p.theirs = []*os.File{inR, outW, errW}
-	if err != nil {
+	theirStdin, stdin := p.toProcess()
+	stdout, theirStdout := p.fromProcess()
+	stderr, theirStderr := p.fromProcess()
+	p.stdin, p.stdout, p.stderr = stdin, stdout, stderr
+	if p.err != nil {
 		p.closeTheirs()
-		p.close()
-		return nil, fmt.Errorf("open pipes: %w", err)
+		p.closeOurs()
+		return nil, fmt.Errorf("open pipes: %w", p.err)
 	}
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = inR, outW, errW
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = theirStdin, theirStdout, theirStderr
 	return p, nil
 }
 
@@ -135,17 +130,4 @@ func openPipes(cmd *exec.Cmd) (*pipes, error) {
 func (p *pipes) feed(input []byte) {
 	_, _ = p.stdin.Write(input)
 	_ = p.stdin.Close()
-}
-
-func (p *pipes) closeTheirs() {
-	for _, f := range p.theirs {
-		_ = f.Close() // a nil file is one that was not opened
-	}
-}
-
-// close ends blocked reads and writes on our ends. It may be called more than once.
-func (p *pipes) close() {
-	for _, f := range []*os.File{p.stdin, p.stdout, p.stderr} {
-		_ = f.Close()
-	}
 }

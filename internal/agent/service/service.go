@@ -1,5 +1,6 @@
-// Package service holds the kinds of local service that an agent runs: NOOP, which swallows messages, and Stdin, which runs
-// a command for each.
+// Package service holds the kinds of local service that an agent runs: NOOP, which swallows messages, Stdin, which runs a
+// command for each, Daemon, which keeps a process running and talks to it over pipes, and Socket, which talks to a process
+// that somebody else runs.
 //
 // The agent owns the queue in front of a service and calls the service from one goroutine, one message at a time, in
 // order. A service owns the processes and goroutines it starts, and Stop returns after they have ended.
@@ -61,8 +62,9 @@ type Factories map[string]Factory
 // Standard returns the kinds that this package has.
 func Standard() Factories {
 	return Factories{
-		"NOOP":  NewNOOP,
-		"Stdin": NewStdin,
+		"Daemon": NewDaemon,
+		"NOOP":   NewNOOP,
+		"Stdin":  NewStdin,
 	}
 }
 

@@ -23,8 +23,6 @@ import (
 	stdinpb "github.com/farspeak/farspeak/proto/fleetspeak/stdinservice"
 )
 
-const patience = 20 * time.Second
-
 // fakeHost keeps what a service sends.
 type fakeHost struct {
 	sent chan *fspb.Message
