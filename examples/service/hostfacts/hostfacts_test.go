@@ -18,12 +18,12 @@ import (
 	"github.com/farspeak/farspeak/sdk/service"
 )
 
-// backend is a connection that brings some messages and takes the answers.
-type backend struct {
+// conversation is a connection that brings some messages and takes the answers.
+type conversation struct {
 	messages, answers []*fspb.Message
 }
 
-func (b *backend) Receive(context.Context) (*fspb.Message, error) {
+func (b *conversation) Receive(context.Context) (*fspb.Message, error) {
 	if len(b.messages) == 0 {
 		return nil, io.EOF
 	}
@@ -32,7 +32,7 @@ func (b *backend) Receive(context.Context) (*fspb.Message, error) {
 	return m, nil
 }
 
-func (b *backend) Send(_ context.Context, m *fspb.Message) error {
+func (b *conversation) Send(_ context.Context, m *fspb.Message) error {
 	b.answers = append(b.answers, m)
 	return nil
 }
@@ -40,7 +40,7 @@ func (b *backend) Send(_ context.Context, m *fspb.Message) error {
 func TestAnswers(t *testing.T) {
 	id := bytes.Repeat([]byte{0xab}, 32)
 	from := &fspb.Address{ServiceName: "inventory"}
-	b := &backend{messages: []*fspb.Message{
+	b := &conversation{messages: []*fspb.Message{
 		{MessageId: id, Source: from, MessageType: "HostFacts"},
 		{MessageId: id, MessageType: "HostFacts"}, // from nobody
 		{MessageId: id, Source: from, MessageType: "\xff"},
