@@ -9,6 +9,7 @@
 package genericpb
 
 import (
+	settings "github.com/farspeak/farspeak/proto/farspeak/settings"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	reflect "reflect"
@@ -44,7 +45,9 @@ type Config struct {
 	// When set, the agent sends its certificate in this HTTP header too, for balancers that end TLS.
 	ClientCertificateHeader string `protobuf:"bytes,8,opt,name=client_certificate_header,json=clientCertificateHeader,proto3" json:"client_certificate_header,omitempty"`
 	// Replaces the host in SNI and in the check of the server's certificate.
-	ServerName    string `protobuf:"bytes,9,opt,name=server_name,json=serverName,proto3" json:"server_name,omitempty"`
+	ServerName string `protobuf:"bytes,9,opt,name=server_name,json=serverName,proto3" json:"server_name,omitempty"`
+	// Everything else that Farspeak lets an operator choose. Farspeak's.
+	Farspeak      *settings.Agent `protobuf:"bytes,1000,opt,name=farspeak,proto3" json:"farspeak,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -151,6 +154,13 @@ func (x *Config) GetServerName() string {
 		return x.ServerName
 	}
 	return ""
+}
+
+func (x *Config) GetFarspeak() *settings.Agent {
+	if x != nil {
+		return x.Farspeak
+	}
+	return nil
 }
 
 type isConfig_PersistenceHandler interface {
@@ -276,7 +286,7 @@ var File_fleetspeak_client_generic_config_proto protoreflect.FileDescriptor
 
 const file_fleetspeak_client_generic_config_proto_rawDesc = "" +
 	"\n" +
-	"&fleetspeak/client/generic/config.proto\x12\x19fleetspeak.client.generic\"\xc8\x03\n" +
+	"&fleetspeak/client/generic/config.proto\x12\x19fleetspeak.client.generic\x1a\x1dfarspeak/settings/agent.proto\"\xff\x03\n" +
 	"\x06Config\x12#\n" +
 	"\rtrusted_certs\x18\x01 \x01(\tR\ftrustedCerts\x12\x16\n" +
 	"\x06server\x18\x02 \x03(\tR\x06server\x12!\n" +
@@ -287,7 +297,8 @@ const file_fleetspeak_client_generic_config_proto_rawDesc = "" +
 	"\x05proxy\x18\a \x01(\tR\x05proxy\x12:\n" +
 	"\x19client_certificate_header\x18\b \x01(\tR\x17clientCertificateHeader\x12\x1f\n" +
 	"\vserver_name\x18\t \x01(\tR\n" +
-	"serverNameB\x15\n" +
+	"serverName\x125\n" +
+	"\bfarspeak\x18\xe8\a \x01(\v2\x18.farspeak.settings.AgentR\bfarspeakB\x15\n" +
 	"\x13persistence_handler\"k\n" +
 	"\x11FilesystemHandler\x127\n" +
 	"\x17configuration_directory\x18\x01 \x01(\tR\x16configurationDirectory\x12\x1d\n" +
@@ -313,15 +324,17 @@ var file_fleetspeak_client_generic_config_proto_goTypes = []any{
 	(*Config)(nil),            // 0: fleetspeak.client.generic.Config
 	(*FilesystemHandler)(nil), // 1: fleetspeak.client.generic.FilesystemHandler
 	(*RegistryHandler)(nil),   // 2: fleetspeak.client.generic.RegistryHandler
+	(*settings.Agent)(nil),    // 3: farspeak.settings.Agent
 }
 var file_fleetspeak_client_generic_config_proto_depIdxs = []int32{
 	1, // 0: fleetspeak.client.generic.Config.filesystem_handler:type_name -> fleetspeak.client.generic.FilesystemHandler
 	2, // 1: fleetspeak.client.generic.Config.registry_handler:type_name -> fleetspeak.client.generic.RegistryHandler
-	2, // [2:2] is the sub-list for method output_type
-	2, // [2:2] is the sub-list for method input_type
-	2, // [2:2] is the sub-list for extension type_name
-	2, // [2:2] is the sub-list for extension extendee
-	0, // [0:2] is the sub-list for field type_name
+	3, // 2: fleetspeak.client.generic.Config.farspeak:type_name -> farspeak.settings.Agent
+	3, // [3:3] is the sub-list for method output_type
+	3, // [3:3] is the sub-list for method input_type
+	3, // [3:3] is the sub-list for extension type_name
+	3, // [3:3] is the sub-list for extension extendee
+	0, // [0:3] is the sub-list for field type_name
 }
 
 func init() { file_fleetspeak_client_generic_config_proto_init() }
