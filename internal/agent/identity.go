@@ -7,7 +7,6 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
-	"errors"
 	"fmt"
 	"math/big"
 	"net/url"
@@ -15,9 +14,6 @@ import (
 
 	"github.com/farspeak/farspeak/internal/identity"
 )
-
-// errIdentityInUse says that another agent holds the state file's lock.
-var errIdentityInUse = errors.New("another agent is running on this identity")
 
 // Identity is who the agent is to the server: a key, the client ID it gives, and the certificate that presents it.
 type Identity struct {

@@ -15,6 +15,7 @@ import (
 	"github.com/golang/glog"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/farspeak/farspeak/internal/agent/disk"
 	clientpb "github.com/farspeak/farspeak/proto/fleetspeak/client"
 )
 
@@ -30,7 +31,7 @@ const nonceFlushDelay = time.Minute
 // would make the machine another client (G-12). A file that does not parse is kept under another name, then replaced.
 type state struct {
 	path string // empty: nothing is kept
-	lock *fileLock
+	lock *disk.Lock
 
 	mu      sync.Mutex
 	kept    *clientpb.ClientState // with the fields that only another version knows
@@ -48,17 +49,17 @@ func openState(path string, now time.Time) (*state, error) {
 	if path == "" {
 		return s, s.begin()
 	}
-	lock, err := lockFile(path + ".lock")
+	lock, err := disk.TakeLock(path + ".lock")
 	if err != nil {
 		return nil, fmt.Errorf("state file %s: %w", path, err)
 	}
 	s.lock = lock
 	if err := s.load(now); err != nil {
-		lock.release()
+		lock.Release()
 		return nil, err
 	}
 	if err := s.begin(); err != nil {
-		lock.release()
+		lock.Release()
 		return nil, err
 	}
 	return s, nil
@@ -101,11 +102,11 @@ func newKey() (*ecdsa.PrivateKey, error) {
 }
 
 func (s *state) load(now time.Time) error {
-	data, err := readLimited(s.path, maxStateSize)
+	data, err := disk.ReadLimited(s.path, maxStateSize)
 	switch {
 	case errors.Is(err, os.ErrNotExist):
 		return nil
-	case errors.Is(err, errFileTooLarge):
+	case errors.Is(err, disk.ErrTooLarge):
 		return s.setAside(now)
 	case err != nil:
 		return fmt.Errorf("state file %s cannot be read; it is left as it is: %w", s.path, err)
@@ -240,7 +241,7 @@ func (s *state) writeLocked() error {
 	if err != nil {
 		return fmt.Errorf("encode state: %w", err)
 	}
-	if err := replaceFile(s.path, data); err != nil {
+	if err := disk.Replace(s.path, data); err != nil {
 		return fmt.Errorf("write state file: %w", err)
 	}
 	s.dirty = false
@@ -264,7 +265,7 @@ func (s *state) close() error {
 		err = s.writeLocked()
 	}
 	if s.lock != nil {
-		s.lock.release()
+		s.lock.Release()
 	}
 	return err
 }

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/farspeak/farspeak/internal/agent/disk"
 	clientpb "github.com/farspeak/farspeak/proto/fleetspeak/client"
 )
 
@@ -170,7 +171,7 @@ func TestTwoAgentsOnOneIdentity(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := openState(path, time.Now()); !errors.Is(err, errIdentityInUse) || !strings.Contains(err.Error(), path) {
+	if _, err := openState(path, time.Now()); !errors.Is(err, disk.ErrLocked) || !strings.Contains(err.Error(), path) {
 		t.Errorf("got %v, want an error that names the file", err)
 	}
 	if err := s.close(); err != nil {

@@ -1,4 +1,6 @@
-package agent
+// Package disk is what the agent needs of a file system beyond the standard library: files that are replaced whole, renames
+// that last, and locks that die with their process.
+package disk
 
 import (
 	"errors"
@@ -8,10 +10,14 @@ import (
 	"path/filepath"
 )
 
-var errFileTooLarge = errors.New("file is larger than its kind can be")
+// Errors on which callers act.
+var (
+	ErrTooLarge = errors.New("file is larger than its kind can be")
+	ErrLocked   = errors.New("another agent is running on this identity")
+)
 
-// readLimited reads a whole file of at most limit bytes.
-func readLimited(path string, limit int64) ([]byte, error) {
+// ReadLimited reads a whole file of at most limit bytes.
+func ReadLimited(path string, limit int64) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
@@ -22,14 +28,14 @@ func readLimited(path string, limit int64) ([]byte, error) {
 		return nil, err
 	}
 	if int64(len(data)) > limit {
-		return nil, fmt.Errorf("%s: %w", path, errFileTooLarge)
+		return nil, fmt.Errorf("%s: %w", path, ErrTooLarge)
 	}
 	return data, nil
 }
 
-// replaceFile puts data in the place of path so that a crash leaves the old or the new content, never a part: both the
+// Replace puts data in the place of path so that a crash leaves the old or the new content, never a part: both the
 // file and the directory entry are on disk when it returns. What lay at path.new goes, whatever it was.
-func replaceFile(path string, data []byte) error {
+func Replace(path string, data []byte) error {
 	fresh := path + ".new"
 	if err := os.RemoveAll(fresh); err != nil {
 		return err
@@ -40,7 +46,7 @@ func replaceFile(path string, data []byte) error {
 	if err := os.Rename(fresh, path); err != nil {
 		return errors.Join(err, os.Remove(fresh))
 	}
-	return syncDir(filepath.Dir(path))
+	return SyncDir(filepath.Dir(path))
 }
 
 func writeSynced(path string, data []byte) error {
