@@ -14,6 +14,7 @@ import (
 // While the backend is away, clients go on: their messages are taken and kept. When it is back, each arrives, and with
 // two servers working on the same backlog none arrives twice. (G-20, G-36)
 func TestBackendAway(t *testing.T) {
+	t.Parallel()
 	for name, dsn := range map[string]func(*testing.T) string{
 		"MariaDB": func(t *testing.T) string { return testmysql.NewDatabase(t) },
 		"SQLite":  func(*testing.T) string { return "" },

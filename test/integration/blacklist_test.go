@@ -100,6 +100,7 @@ func TestBlacklistedGetsOnlyRekey(t *testing.T) {
 
 // Five clones of one client are one client; blacklisted they become five new ones.
 func TestClones(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		name  string
 		start func(t *testing.T, i *installation) (id []byte)

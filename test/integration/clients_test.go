@@ -13,6 +13,7 @@ import (
 
 // Real clients of two servers that were killed and came back are served again.
 func TestRealClientsReconnect(t *testing.T) {
+	t.Parallel()
 	i := install(t, shape{servers: 2, site: func(s *harness.Site) {
 		s.Components.Farspeak.Server.RedeliveryInterval = durationpb.New(3 * time.Second)
 		s.Components.Farspeak.Server.SweepInterval = durationpb.New(time.Second)

@@ -18,7 +18,7 @@ const (
 	// crashMessages go each way.
 	crashMessages = 2000
 	// crashPace is the pause between two messages of one direction.
-	crashPace = 12 * time.Millisecond
+	crashPace = 8 * time.Millisecond
 	// crashTail is how long the rest may take after everything is up again.
 	crashTail = 120 * time.Second
 )
@@ -26,11 +26,16 @@ const (
 // Under load each part is killed as by kill -9, and started again. Every client message that was acknowledged arrives at
 // the backend, and every message whose InsertMessage returned OK arrives at its client.
 func TestCrash(t *testing.T) {
+	t.Parallel()
 	t.Run("MariaDB", func(t *testing.T) {
+		t.Parallel()
 		database := startDatabase(t)
 		crash(t, database.dsn(t), victim{"MariaDB", func(i *installation) { database.crash(t); i.awaitAllReady() }})
 	})
-	t.Run("SQLite", func(t *testing.T) { crash(t, "") })
+	t.Run("SQLite", func(t *testing.T) {
+		t.Parallel()
+		crash(t, "")
+	})
 }
 
 // victim is what is killed and brought back.

@@ -56,6 +56,7 @@ func (d disk) remount(t *testing.T, flags uintptr, size string) {
 // When the disk is full, what cannot be stored is refused and not acknowledged; what was accepted before is kept. With
 // space again, everything goes on without a restart.
 func TestFullDisk(t *testing.T) {
+	t.Parallel()
 	small := mountDisk(t, smallDisk)
 	i := install(t, shape{site: func(s *harness.Site) {
 		s.Components.SqliteDatabasePath = filepath.Join(string(small), "farspeak.db")

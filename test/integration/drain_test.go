@@ -15,6 +15,7 @@ import (
 // A server that is told to stop says so to its clients, which go to the other one, and nothing is lost: with messages
 // under way in both directions all the while, each arrives, and none twice unless it was not acknowledged in time.
 func TestDrain(t *testing.T) {
+	t.Parallel()
 	i := install(t, shape{servers: 2, dsn: testmysql.NewDatabase(t)})
 	admin := i.admins[0].Client(t)
 	const count = 40

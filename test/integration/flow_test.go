@@ -16,6 +16,7 @@ import (
 
 // A service gets as many messages as its agent gave tokens for, and the rest as they are returned.
 func TestTokens(t *testing.T) {
+	t.Parallel()
 	i := install(t, shape{})
 	admin := i.admins[0].Client(t)
 	key := newKey(t)
@@ -88,7 +89,7 @@ func countEcho(t *testing.T, session *peer.Session, from int) int {
 
 // Many messages for a few busy clients all arrive, in spite of tokens that run out again and again.
 func TestBurst(t *testing.T) {
-	const count, perAgent = 10, 500
+	const count, perAgent = 10, 250
 	i := install(t, shape{site: func(s *harness.Site) {
 		s.Components.Farspeak.Server.SweepInterval = durationpb.New(time.Hour) // nothing is found by chance
 	}})
@@ -151,7 +152,8 @@ func TestLargeMessages(t *testing.T) {
 
 // Sessions that end after a few seconds lose nothing and break no rule, whatever is under way.
 func TestSessionRotation(t *testing.T) {
-	const rounds = 30
+	t.Parallel()
+	const rounds = 15
 	i := install(t, shape{site: func(s *harness.Site) {
 		s.Components.Farspeak.Server.StreamLifetime = durationpb.New(2 * time.Second)
 		s.Components.Farspeak.Server.RedeliveryInterval = durationpb.New(3 * time.Second)

@@ -73,6 +73,7 @@ func (l *originalListener) forward(t *testing.T, path string) {
 
 // The original's notification wakes a client, and one of ours reaches a server that knows only that form. (G-33)
 func TestOriginalNotification(t *testing.T) {
+	t.Parallel()
 	i := install(t, shape{
 		site: func(s *harness.Site) {
 			s.Components.Farspeak.Server.SweepInterval = durationpb.New(time.Hour)

@@ -32,6 +32,7 @@ const (
 // what the original's server answered. The recordings have no private keys, so fs-server takes the certificates from an
 // HTTP header.
 func TestReplayRecordedSessions(t *testing.T) {
+	t.Parallel()
 	for _, name := range []string{"session-stream", "session-stream-deflate", "session-poll", "session-broadcast-close"} {
 		t.Run(name, func(t *testing.T) {
 			i := install(t, shape{

@@ -15,6 +15,7 @@ import (
 
 // On a database of the wrong version no daemon starts; each names the remedy. (G-49)
 func TestWrongSchema(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		name   string
 		change string // "" leaves the database as it was made: without a schema

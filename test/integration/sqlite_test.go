@@ -10,6 +10,7 @@ import (
 
 // Two fs-server and two fs-admin of one machine write to one SQLite file at the same time, and none gets in another's way.
 func TestSharedSQLiteFile(t *testing.T) {
+	t.Parallel()
 	i := install(t, shape{servers: 2, admins: 2})
 	agents := i.startAnswering(t, 20)
 	const perAgent = 10

@@ -13,6 +13,7 @@ import (
 
 // With every notification switched off, messages arrive by sweep; with the sweep all but switched off, by notification.
 func TestLostHints(t *testing.T) {
+	t.Parallel()
 	const sweep = 2 * time.Second
 	for _, c := range []struct {
 		name     string
