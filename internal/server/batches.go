@@ -60,7 +60,7 @@ func (s *Server) closeBatchers() {
 	defer cancel()
 	err := errors.Join(s.fetches.Close(ctx), s.broadcasts.close(ctx), s.lookups.Close(ctx)) // these start pushes
 	s.pushes.close()
-	err = errors.Join(err, s.attempts.Close(ctx), s.contacts.Close(ctx))
+	err = errors.Join(err, s.attempts.Close(ctx), s.contacts.Close(ctx), s.idle.close())
 	if err != nil {
 		glog.Warningf("flushing at the end: %v", err)
 	}

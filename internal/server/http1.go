@@ -8,11 +8,11 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/http/httputil"
 	"strconv"
 	"sync"
 	"time"
 
+	"github.com/farspeak/farspeak/internal/netpoll"
 	"github.com/farspeak/farspeak/internal/wire"
 )
 
@@ -35,10 +35,12 @@ const (
 )
 
 // http1Stream is a hijacked connection. What net/http keeps for a request (buffers, goroutines, the parsed header) is
-// garbage once it is taken over.
+// garbage once it is taken over. While nothing arrives the stream has neither a goroutine nor a buffer.
 type http1Stream struct {
-	io.Reader
-	conn net.Conn
+	body
+	conn   net.Conn
+	socket *netpoll.Conn // below conn; nil when the connection cannot be waited for
+	idle   *idlePoller   // waits for socket
 
 	// Owned by the writing side.
 	header           string // still to be sent before the first chunk
@@ -46,7 +48,7 @@ type http1Stream struct {
 }
 
 // hijack takes the connection and, when the peer waits for it, tells it to send its body.
-func hijack(w http.ResponseWriter, r *http.Request) (*http1Stream, error) {
+func hijack(w http.ResponseWriter, r *http.Request, idle *idlePoller) (*http1Stream, error) {
 	chunked := len(r.TransferEncoding) > 0
 	length := r.ContentLength
 	expects := r.Header.Get("Expect") != ""
@@ -65,7 +67,12 @@ func hijack(w http.ResponseWriter, r *http.Request) (*http1Stream, error) {
 		_ = conn.Close()
 		return nil, fmt.Errorf("taking the connection over: %w", err)
 	}
-	return &http1Stream{Reader: bodyOf(conn, bytes.Clone(ahead), chunked, length), conn: conn}, nil
+	s := &http1Stream{body: body{chunked: chunked}, conn: conn, socket: netpoll.Of(conn), idle: idle}
+	if !chunked {
+		s.left = length
+	}
+	s.buffer = bufferAfter(bytes.Clone(ahead), conn)
+	return s, nil
 }
 
 func sendContinue(conn net.Conn) error {
@@ -76,17 +83,15 @@ func sendContinue(conn net.Conn) error {
 	return err
 }
 
-// bodyOf decodes a request body by its framing. ahead is what net/http has read of it already.
-func bodyOf(conn net.Conn, ahead []byte, chunked bool, length int64) io.Reader {
-	source := io.Reader(conn)
-	if len(ahead) > 0 {
-		source = io.MultiReader(bytes.NewReader(ahead), conn)
+// bufferAfter reads from conn after what net/http has read of the body already.
+func bufferAfter(ahead []byte, conn net.Conn) *bufio.Reader {
+	buffer := readBuffers.Get().(*bufio.Reader)
+	if len(ahead) == 0 {
+		buffer.Reset(conn)
+	} else {
+		buffer.Reset(io.MultiReader(bytes.NewReader(ahead), conn))
 	}
-	buffered := bufio.NewReaderSize(source, sessionBuffer)
-	if chunked {
-		return httputil.NewChunkedReader(buffered)
-	}
-	return io.LimitReader(buffered, length)
+	return buffer
 }
 
 func (s *http1Stream) start() { s.header, s.started = sessionHeader, true }
@@ -163,5 +168,14 @@ func (s *http1Stream) raw() net.Conn {
 	return s.conn
 }
 
-// abort closes the connection below TLS, which would try to say goodbye to a peer that may not listen.
-func (s *http1Stream) abort() { _ = s.raw().Close() }
+// abort shuts the connection down, below TLS, which would try to say goodbye to a peer that may not listen. The descriptor
+// stays open until the reader has seen it: one that is closed while it is parked is forgotten by the kernel without a word.
+func (s *http1Stream) abort() {
+	if s.socket == nil {
+		s.close()
+		return
+	}
+	_ = s.socket.Shutdown() // fails when the connection is closed already
+}
+
+func (s *http1Stream) close() { _ = s.raw().Close() }

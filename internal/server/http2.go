@@ -74,6 +74,12 @@ func (s *http2Stream) abort() {
 	_ = s.control.SetWriteDeadline(past)
 }
 
+// park does not: the library's goroutines are there in any case.
+func (s *http2Stream) park(func()) bool { return false }
+
+// close has nothing to do: the library takes everything back.
+func (s *http2Stream) close() {}
+
 // detach says that the handler is about to return.
 func (s *http2Stream) detach() {
 	s.mu.Lock()

@@ -13,6 +13,7 @@ import (
 	"github.com/golang/glog"
 
 	"github.com/farspeak/farspeak/internal/limit"
+	"github.com/farspeak/farspeak/internal/netpoll"
 )
 
 // Limits of the HTTP layer. Bodies have deadlines of their own, set by the handlers: a session lives longer than any poll.
@@ -73,10 +74,11 @@ func socketAddress(r *http.Request) netip.Addr {
 
 // listener is what the HTTP layer accepts from: TLS over the configured listener, or that listener itself.
 func (s *Server) listener() net.Listener {
+	pollable := netpoll.Listener{Listener: s.cfg.Listener}
 	if s.cfg.TLS == nil {
-		return s.cfg.Listener
+		return pollable
 	}
-	return tls.NewListener(s.cfg.Listener, s.cfg.TLS)
+	return tls.NewListener(pollable, s.cfg.TLS)
 }
 
 // TLSConfig is the server side of the wire protocol's TLS: client certificates are asked for and never verified, because

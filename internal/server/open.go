@@ -30,22 +30,20 @@ func (s *Server) handleStream(w http.ResponseWriter, r *http.Request) {
 		})
 		return
 	}
-	transport, err := openStream(w, r)
+	transport, err := s.openStream(w, r)
 	if err != nil {
 		s.work.Done()
 		s.refuseStream(failed("the connection cannot be taken over", err), r.RemoteAddr, o, func(*refusal) {})
 		return
 	}
-	serve := func() {
-		defer s.work.Done()
-		s.serveStream(transport, encoding, p, o)
-	}
+	n := s.newSession(transport, encoding, p)
+	begin := func() (parked bool) { return n.begin(encoding, p, o) }
 	if shared, ok := transport.(*http2Stream); ok {
 		defer shared.detach()
-		serve()
+		n.run(begin)
 		return
 	}
-	go serve() // on a fresh, small stack; Run waits for it through work
+	go n.run(begin) // on a fresh, small stack; Run waits for it through work
 }
 
 // startWork counts a new request, unless the server is past taking any.
@@ -89,24 +87,27 @@ func (s *Server) refuseStream(err error, address string, o *pollObservation, ans
 	answer(refused)
 }
 
-// serveStream runs one session from its first byte to its end.
-func (s *Server) serveStream(transport stream, encoding wire.Encoding, p peer, o *pollObservation) {
-	n := s.newSession(transport, p)
-	defer n.containPanic()
+// begin is a session from its first byte on: the first exchange, then records until it is parked or ends.
+func (n *session) begin(encoding wire.Encoding, p peer, o *pollObservation) (parked bool) {
+	s := n.server
 	s.expiry.addOpening(n)
-	defer s.expiry.remove(n)
-	source := &pacedReader{stream: transport}
-	reader, err := s.openRecords(source, encoding)
-	if err != nil {
+	n.source = &pacedReader{stream: n.stream}
+	var err error
+	if n.records, err = s.openRecords(n.source, encoding); err != nil {
 		n.refuse(err, o)
-		return
+		return false
 	}
-	defer reader.Close()
-	if err := n.open(reader, p, o); err != nil {
+	if err := n.open(n.records, p, o); err != nil {
 		n.refuse(err, o)
-		return
+		return false
 	}
-	n.serve(source, reader)
+	n.live = true
+	s.expiry.live(n, s.lifetime())
+	if s.Draining() { // it opened while the others were told
+		s.pushes.start(n, n.leave)
+	}
+	n.opened()
+	return n.proceed()
 }
 
 // errPeerGone says that the peer left or broke the transport, so that there is nobody to answer.

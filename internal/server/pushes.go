@@ -29,7 +29,12 @@ func (p *pushes) start(n *session, push func()) {
 		return
 	}
 	p.running.Go(func() {
-		defer n.containPanic()
+		defer func() {
+			if cause := recover(); cause != nil {
+				n.contain(cause)
+				n.stream.abort() // the reader sees it and ends the session
+			}
+		}()
 		push()
 	})
 }

@@ -72,16 +72,21 @@ func (p *pacedReader) rest() error {
 	return p.stream.SetReadDeadline(time.Time{})
 }
 
-// readRecords reads, processes and acknowledges records 1, 2, … in order until the stream ends. It never acknowledges a
-// record that failed, and it never skips one: the agent counts acknowledgements and ignores their numbers (G-06).
-func (n *session) readRecords(source *pacedReader, reader *wire.RecordReader) error {
-	for index := uint64(1); ; index++ {
-		if err := source.rest(); err != nil {
+// readRecords reads, processes and acknowledges records 1, 2, … in order until there is nothing to read (errParked) or the
+// stream ends. It never acknowledges a record that failed, and it never skips one: the agent counts acknowledgements and
+// ignores their numbers (G-06).
+func (n *session) readRecords() error {
+	for {
+		if err := n.source.rest(); err != nil {
 			return err
 		}
-		if err := n.readRecord(reader, index); err != nil {
+		if n.parkable && n.stream.park(n.resume) {
+			return errParked
+		}
+		if err := n.readRecord(n.records, n.index+1); err != nil {
 			return err
 		}
+		n.index++
 	}
 }
 

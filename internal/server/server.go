@@ -129,6 +129,7 @@ type Server struct {
 	life    context.Context
 	cut     context.CancelFunc
 	retries *retryList
+	idle    idlePoller // waits for what idle sessions send
 
 	fetchedMemory *pushMemory // for messages that were fetched; broadcasts have their own
 	pushes        pushes      // goroutines that write to sessions

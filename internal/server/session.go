@@ -28,7 +28,7 @@ const (
 
 // session is one live streaming connection.
 //
-// The goroutine that runs it owns its reading side. Acknowledgements are written by that goroutine, pushes by short-lived
+// The goroutine that runs it owns its reading side; while nothing arrives there is none (park.go). Acknowledgements are written by that goroutine, pushes by short-lived
 // ones; writing keeps them apart.
 type session struct {
 	// Static after construction.
@@ -39,7 +39,17 @@ type session struct {
 	address string
 	order   uint64 // of the sessions of this server: a later one has a higher number
 
+	// parkable says that whatever was read from the stream and not used is still in the stream. It is not so below a
+	// decompressor, which reads ahead.
+	parkable bool
+
 	nonce uint64 // set before the session is in the registry, static from then on
+
+	// Owned by the reading goroutine, and by none while the session is parked.
+	source  *pacedReader
+	records *wire.RecordReader
+	index   uint64 // of the last record that was acknowledged; record 0 does not count
+	live    bool   // the first exchange is over
 
 	// Guarded by expiry.mu.
 	expiryIndex int
@@ -67,32 +77,68 @@ type session struct {
 	tokens      wire.Tokens
 }
 
-func (s *Server) newSession(transport stream, p peer) *session {
+func (s *Server) newSession(transport stream, encoding wire.Encoding, p peer) *session {
 	return &session{
 		server: s, id: p.ID, key: p.SPKI, stream: transport, address: p.address, order: s.sessionOrder.Add(1),
-		opening: true, phase: fetchBusy,
+		parkable: encoding == wire.EncodingNone,
+		opening:  true, phase: fetchBusy,
 	}
 }
 
-// serve is a session after its first exchange: it takes pushes from now on, reads until the end, and leaves.
-func (n *session) serve(source *pacedReader, reader *wire.RecordReader) {
-	s := n.server
-	defer n.letGo()
-	defer s.registry.remove(n)
-	s.expiry.live(n, s.lifetime())
-	if s.Draining() { // it opened while the others were told
-		s.pushes.start(n, n.leave)
-	}
-	n.opened()
+// run carries a session as far as step does, and does what has to follow its end. A panic costs this session only (G-01).
+func (n *session) run(step func() (parked bool)) {
+	parked := false
+	defer func() {
+		if parked {
+			return // it belongs to whoever resumes it
+		}
+		if cause := recover(); cause != nil {
+			n.contain(cause)
+			n.cut()
+		}
+		n.depart()
+	}()
+	parked = step()
+}
 
-	err := n.readRecords(source, reader)
-	if err == nil || errors.Is(err, io.EOF) {
+// contain counts and logs a panic, which is a bug.
+func (n *session) contain(cause any) {
+	n.server.metrics.panics.Inc()
+	glog.Errorf("panic in the session of client %s at %s: %v\n%s", n.id, n.address, cause, debug.Stack())
+}
+
+// proceed reads records until the session is parked or ends.
+func (n *session) proceed() (parked bool) {
+	err := n.readRecords()
+	switch {
+	case errors.Is(err, errParked):
+		return true
+	case err == nil || errors.Is(err, io.EOF):
 		n.finish()
-		return
+	default:
+		n.server.metrics.ended.WithLabelValues(endReason(err)).Inc()
+		glog.V(1).Infof("session of client %s at %s: %v", n.id, n.address, err)
+		n.cut()
 	}
-	s.metrics.ended.WithLabelValues(endReason(err)).Inc()
-	glog.V(1).Infof("session of client %s at %s: %v", n.id, n.address, err)
-	n.cut()
+	return false
+}
+
+// resume is called by the poller, which it must not hold up, when a parked session has something to read.
+func (n *session) resume() {
+	go n.run(n.proceed) // Run waits for it through work, which counts the session
+}
+
+// depart forgets the session. It is the last that happens to one.
+func (n *session) depart() {
+	if n.live {
+		n.server.registry.remove(n)
+		n.letGo()
+	}
+	if n.records != nil {
+		_ = n.records.Close() // gives a decompressor back; it cannot fail otherwise
+	}
+	n.server.expiry.remove(n)
+	n.server.work.Done()
 }
 
 // opened lets pushes through, and catches up with what came while the session was opening.
@@ -151,6 +197,7 @@ func (n *session) cut() {
 	n.writing.Lock()
 	defer n.writing.Unlock()
 	n.closed = true
+	n.stream.close()
 }
 
 func (n *session) endPushes() {
@@ -175,15 +222,4 @@ func (n *session) letGo() {
 	if err := s.endSession(n.id); err != nil {
 		s.metrics.lostEnds.Inc() // the next contact overwrites what stays behind
 	}
-}
-
-// containPanic keeps a panic to the session that caused it (G-01).
-func (n *session) containPanic() {
-	cause := recover()
-	if cause == nil {
-		return
-	}
-	n.server.metrics.panics.Inc()
-	glog.Errorf("panic in the session of client %s at %s: %v\n%s", n.id, n.address, cause, debug.Stack())
-	n.cut()
 }

@@ -14,6 +14,10 @@ import (
 type stream interface {
 	io.Reader
 	SetReadDeadline(time.Time) error
+	// park gives the goroutine of the reader up while nothing arrives. When it returns true, resume is called once there is
+	// something, or the end, and the reading side belongs to whoever resume starts; the caller must not touch the session
+	// any more. False means that Read has something, or that this transport can only wait in Read.
+	park(resume func()) bool
 
 	// start chooses the answer that a session gets; its header leaves with the first Write.
 	start()
@@ -26,8 +30,10 @@ type stream interface {
 	// finish ends the answer in order. Nothing is read or written after it.
 	finish()
 
-	// abort cuts the stream. It ends a blocked Read and a blocked Write.
+	// abort cuts the stream. It ends a blocked Read and a blocked Write, and resumes a parked reader, which then closes.
 	abort()
+	// close gives back what the stream holds. It belongs to the reading side, as its last.
+	close()
 }
 
 // goodbyeTimeout bounds what is said at the end of a stream: nobody has to listen.
@@ -35,9 +41,9 @@ const goodbyeTimeout = 2 * time.Second
 
 // openStream takes the connection of an HTTP/1.1 request over; on HTTP/2 it works through the library, whose streams
 // cannot be taken over.
-func openStream(w http.ResponseWriter, r *http.Request) (stream, error) {
+func (s *Server) openStream(w http.ResponseWriter, r *http.Request) (stream, error) {
 	if r.ProtoMajor < 2 {
-		return hijack(w, r)
+		return hijack(w, r, &s.idle)
 	}
 	control := http.NewResponseController(w)
 	if err := control.EnableFullDuplex(); err != nil && !errors.Is(err, http.ErrNotSupported) {
