@@ -25,13 +25,23 @@ type process struct {
 
 // start runs a program whose output goes to a log file.
 func start(logs, name string, args ...string) (*process, error) {
+	return startWithInput(logs, name, os.DevNull, args...)
+}
+
+// startWithInput does so with a file as its standard input.
+func startWithInput(logs, name, input string, args ...string) (*process, error) {
+	in, err := os.Open(input)
+	if err != nil {
+		return nil, err
+	}
+	defer in.Close()
 	log, err := os.OpenFile(filepath.Join(logs, name+".log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return nil, err
 	}
 	defer log.Close()
 	p := &process{name: name, command: exec.Command(args[0], args[1:]...), ended: make(chan struct{})}
-	p.command.Stdout, p.command.Stderr = log, log
+	p.command.Stdin, p.command.Stdout, p.command.Stderr = in, log, log
 	p.command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	started := make(chan error, 1)
 	go func() { // ends with the process; stop and kill wait for it

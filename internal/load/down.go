@@ -89,7 +89,7 @@ func (r *run) downFigures(p *Phase, s *submitter) {
 	r.result.add("arrival_p50_ms", "Submit to arrival, p50", arrival.P50, "ms")
 	r.result.add("arrival_p99_ms", "Submit to arrival, p99", arrival.P99, "ms")
 	r.result.add("arrival_max_ms", "Submit to arrival, longest", arrival.Max, "ms")
-	r.result.add("late", "Arrivals after more than "+lateAfter.String(), float64(latencies[fleet.ArrivalTime].Above(lateAfter)), "")
+	r.result.add("late", "Arrivals after more than "+lateAfter.String(), float64(latencies[fleet.ArrivalTime].Above(lateAfter)+latencies[fleet.CatchUpTime].Above(lateAfter)), "")
 	if d := s.latencies.Take(); d != nil {
 		r.result.Latencies["submit"] = d.Summary()
 	}
@@ -108,8 +108,8 @@ func (r *run) proveDown(ctx context.Context, s *submitter) {
 		return
 	}
 	counts := r.crew.counts()
-	r.result.add("lost", "Accepted and lost", float64(s.accepted.CountMissing(arrived)), "")
+	r.result.add("lost", "Accepted and not arrived", float64(s.accepted.CountMissing(arrived)), "")
 	r.result.add("duplicates", "Delivered again", float64(counts[fleet.Duplicates]), "")
 	r.result.add("misdelivered", "Delivered to another client", float64(counts[fleet.Misdelivered]), "")
-	r.result.add("unacknowledged", "Delivered and not acknowledged", float64(counts[fleet.Received]-counts[fleet.AcksTaken]), "")
+	r.result.add("unacknowledged", "Delivered and not acknowledged", float64(counts[fleet.Received]+counts[fleet.Broadcasts]-counts[fleet.AcksTaken]), "")
 }

@@ -5,11 +5,17 @@ import (
 	"time"
 
 	"github.com/farspeak/farspeak/internal/load/fleet"
+	"github.com/farspeak/farspeak/internal/load/measure"
 )
 
 // HoldConfig is for Hold.
 type HoldConfig struct {
 	Config
+	// Reconnect drops all sessions after the ramp and connects again, which resumes TLS where Job.Resume is set.
+	Reconnect bool
+	// Work is how long all clients send messages, by Sending, before they are left alone. 0: they do nothing at all.
+	Work    time.Duration
+	Sending fleet.Sending
 	// For is how long the clients stay connected with nothing to do.
 	For time.Duration
 }
@@ -21,11 +27,56 @@ func Hold(ctx context.Context, c HoldConfig) (*Result, error) {
 		if _, err := r.connectAll(ctx); err != nil {
 			return err
 		}
+		if c.Reconnect {
+			if err := r.reconnectAll(ctx, empty); err != nil {
+				return err
+			}
+		}
+		if c.Work > 0 {
+			if err := r.work(ctx, c, empty); err != nil {
+				return err
+			}
+		}
 		p, err := r.phase(ctx, "idle", func(ctx context.Context) error { return pause(ctx, c.For) })
 		r.memory("after_idle", "after the idle time", empty)
 		r.idleCost(p)
 		return err
 	})
+}
+
+// reconnectAll drops all sessions and connects again.
+func (r *run) reconnectAll(ctx context.Context, empty map[string]measure.Usage) error {
+	if err := r.crew.do(ctx, all(fleet.Command{Disconnect: true})); err != nil {
+		return err
+	}
+	err := r.crew.until(ctx, func(c fleet.Counts) bool { return c[fleet.Connected] == 0 })
+	if err == nil {
+		err = pause(ctx, r.Settle)
+	}
+	if err != nil {
+		return err
+	}
+	p, err := r.phase(ctx, "reconnect", r.connect)
+	connects := float64(p.counts[fleet.Connects])
+	r.result.add("reconnects_per_second", "Connects of known clients", connects/p.Seconds, "/s")
+	r.result.add("resumed_share", "TLS sessions resumed", 100*float64(p.counts[fleet.Resumed])/max(1, connects), "%")
+	r.costOf(p, "reconnect", "reconnect", connects, "ms", 1000)
+	if err == nil {
+		err = pause(ctx, r.Settle)
+	}
+	r.memory("after_reconnect", "after reconnecting", empty)
+	return err
+}
+
+// work has all clients send for a while.
+func (r *run) work(ctx context.Context, c HoldConfig, empty map[string]measure.Usage) error {
+	c.Sending.Closed = c.Sending.Rate == 0
+	_, err := r.phase(ctx, "work", func(ctx context.Context) error { return r.send(ctx, c.Sending, c.Work) })
+	if err == nil {
+		err = r.drainUp(ctx)
+	}
+	r.memory("after_work", "after work", empty)
+	return err
 }
 
 // idleCost tells what sessions cost that did nothing.

@@ -60,8 +60,9 @@ type Config struct {
 	Watch map[string]int
 	// Database counts statements; nil when nobody can be asked.
 	Database *measure.Database
-	// Progress is told twice a second how things stand; nil when nobody looks.
+	// Progress is told each second how things stand, Phase which phase begins; nil when nobody looks.
 	Progress func(text string)
+	Phase    func(name string)
 }
 
 func (c *Config) setDefaults() error {
@@ -87,6 +88,9 @@ func (c *Config) setDefaults() error {
 	}
 	if c.Progress == nil {
 		c.Progress = func(string) {}
+	}
+	if c.Phase == nil {
+		c.Phase = func(string) {}
 	}
 	if len(c.Job.Sources) == 0 && c.Clients > perSource && c.onLoopback() {
 		for i := range c.Clients/perSource + 1 {

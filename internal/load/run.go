@@ -97,13 +97,16 @@ func (r *run) watchProcess(name string, pid int) {
 	r.watch[name] = pid
 }
 
+func (r *run) watched() map[string]int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return maps.Clone(r.watch)
+}
+
 // usage is what the processes used so far, the load tool's own children included under its name.
 func (r *run) usage() map[string]measure.Usage {
-	r.mu.Lock()
-	watched := maps.Clone(r.watch)
-	r.mu.Unlock()
 	used := make(map[string]measure.Usage)
-	for name, pid := range watched {
+	for name, pid := range r.watched() {
 		if u, err := measure.ReadUsage(pid); err == nil { // it may be away just now
 			used[name] = u
 		}
@@ -186,11 +189,12 @@ type mark struct {
 	at         time.Time
 	counts     fleet.Counts
 	used       map[string]measure.Usage
+	pids       map[string]int
 	statements measure.Statements
 }
 
 func (r *run) mark(ctx context.Context) mark {
-	m := mark{at: time.Now(), counts: r.crew.counts(), used: r.usage()}
+	m := mark{at: time.Now(), counts: r.crew.counts(), used: r.usage(), pids: r.watched()}
 	if r.Database != nil {
 		m.statements, _ = r.Database.Read(context.WithoutCancel(ctx)) // without an answer there are no figures of it
 	}
@@ -199,6 +203,7 @@ func (r *run) mark(ctx context.Context) mark {
 
 // phase does a part of the scenario and keeps what it took.
 func (r *run) phase(ctx context.Context, name string, work func(context.Context) error) (*Phase, error) {
+	r.Phase(name)
 	from := r.mark(ctx)
 	err := work(ctx)
 	to := r.mark(ctx)
@@ -209,7 +214,10 @@ func (r *run) phase(ctx context.Context, name string, work func(context.Context)
 	p.Counts = countsByName(p.counts)
 	for name, u := range to.used {
 		p.Resident[name] = u.Resident
-		p.Used[name] = max(0, u.CPU-from.used[name].CPU).Seconds()
+		if to.pids[name] == from.pids[name] {
+			u.CPU -= from.used[name].CPU
+		}
+		p.Used[name] = u.CPU.Seconds() // all of it, when the process is a new one
 	}
 	if from.statements != nil && to.statements != nil {
 		p.Statements = to.statements.Since(from.statements)
@@ -221,12 +229,7 @@ func (r *run) phase(ctx context.Context, name string, work func(context.Context)
 // connectAll connects all clients, as a phase of its own, and waits until the work of it has ended.
 func (r *run) connectAll(ctx context.Context) (*Phase, error) {
 	empty := r.usage()
-	p, err := r.phase(ctx, "connect", func(ctx context.Context) error {
-		if err := r.crew.do(ctx, all(fleet.Command{Connect: true})); err != nil {
-			return err
-		}
-		return r.untilConnected(ctx)
-	})
+	p, err := r.phase(ctx, "connect", r.connect)
 	r.costOf(p, "connect", "connect", float64(p.counts[fleet.Connects]), "ms", 1000)
 	if n := float64(p.counts[fleet.Connects]); n > 0 {
 		r.result.add("connects_per_second", "Connects", n/p.Seconds, "/s")
@@ -241,6 +244,13 @@ func (r *run) connectAll(ctx context.Context) (*Phase, error) {
 	return p, nil
 }
 
+func (r *run) connect(ctx context.Context) error {
+	if err := r.crew.do(ctx, all(fleet.Command{Connect: true})); err != nil {
+		return err
+	}
+	return r.untilConnected(ctx)
+}
+
 func (r *run) untilConnected(ctx context.Context) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, r.ConnectTimeout, errNotConnected)
 	defer cancel()
@@ -252,7 +262,9 @@ var errNotConnected = errors.New("not all clients connected in time")
 // memory adds what a session takes in each watched process, measured against its use when there was none.
 func (r *run) memory(name, when string, empty map[string]measure.Usage) {
 	connected := float64(r.crew.counts()[fleet.Connected])
-	for process, u := range r.usage() {
+	used := r.usage()
+	for _, process := range slices.Sorted(maps.Keys(used)) {
+		u := used[process]
 		if before, ok := empty[process]; ok && connected > 0 && process != "fs-admin" {
 			perClient := float64(u.Resident-before.Resident) / connected / 1024
 			r.result.add(process+"_kib_per_session_"+name, process+" memory a session, "+when, perClient, "KiB")

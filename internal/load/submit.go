@@ -22,7 +22,7 @@ import (
 const (
 	// submitTimeout bounds one submission with its repeats.
 	submitTimeout = time.Minute
-	// maxInFlight bounds the submissions of an open loop at once.
+	// maxInFlight bounds the submissions at once that do not wait for each other.
 	maxInFlight = 2000
 	// maxFailures is how many different refusals are told apart.
 	maxFailures = 20
@@ -120,16 +120,21 @@ func (s *submitter) closedLoop(ctx context.Context, callers int, total uint64) {
 	calls.Wait()
 }
 
-// openLoop submits at a rate, whatever becomes of it, until ctx ends. Messages are due at even distances; when too many
-// calls are under way they start late, and their time counts from when they were due.
+// openLoop submits at a rate, whatever becomes of it, until ctx ends.
 func (s *submitter) openLoop(ctx context.Context, rate float64) {
+	interval := time.Duration(float64(time.Second) / rate)
+	s.paced(ctx, func() time.Duration { return interval })
+}
+
+// paced submits messages that are due at some distance from each other. When too many calls are under way they start
+// late, and their time counts from when they were due.
+func (s *submitter) paced(ctx context.Context, distance func() time.Duration) {
 	var calls sync.WaitGroup
 	defer calls.Wait()
 	slots := make(chan struct{}, maxInFlight)
-	interval := time.Duration(float64(time.Second) / rate)
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	for due := time.Now(); ; due = due.Add(interval) {
+	for due := time.Now(); ; due = due.Add(distance()) {
 		timer.Reset(time.Until(due))
 		select {
 		case <-ctx.Done():

@@ -30,7 +30,7 @@ func Up(ctx context.Context, c UpConfig) (*Result, error) {
 		if _, err := r.connectAll(ctx); err != nil {
 			return err
 		}
-		p, err := r.phase(ctx, "send", func(ctx context.Context) error { return r.send(ctx, c) })
+		p, err := r.phase(ctx, "send", func(ctx context.Context) error { return r.send(ctx, c.Sending, c.For) })
 		r.upFigures(p)
 		if err == nil {
 			err = r.drainUp(ctx)
@@ -41,16 +41,16 @@ func Up(ctx context.Context, c UpConfig) (*Result, error) {
 }
 
 // send makes the clients send for a while.
-func (r *run) send(ctx context.Context, c UpConfig) error {
+func (r *run) send(ctx context.Context, sending fleet.Sending, long time.Duration) error {
 	err := r.crew.do(ctx, func(p *part) fleet.Command {
-		s := c.Sending
+		s := sending
 		s.Rate = r.crew.share(p, s.Rate)
 		return fleet.Command{Send: &s}
 	})
 	if err != nil {
 		return err
 	}
-	return pause(ctx, c.For)
+	return pause(ctx, long)
 }
 
 func (r *run) upFigures(p *Phase) {
@@ -111,7 +111,7 @@ func (r *run) proveUp(ctx context.Context, b *Backend) {
 	}
 	got := b.compare(acked)
 	r.result.add("backend_received", "Messages that reached the backend", float64(got.received), "")
-	r.result.add("lost", "Acknowledged and lost", float64(got.lost), "")
+	r.result.add("lost", "Acknowledged and not arrived", float64(got.lost), "")
 	r.result.add("duplicates", "Delivered again", float64(got.duplicates), "")
 	if d := b.latencies.Take(); d != nil {
 		r.result.Latencies["to_backend"] = d.Summary()

@@ -146,7 +146,7 @@ func (c *client) take(l *link, body []byte) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	answer, err := parseReply(body, func(m received) error {
-		c.receive(now, m)
+		c.receive(now, l.began, m)
 		return nil
 	})
 	if err != nil {
@@ -170,7 +170,7 @@ func (c *client) take(l *link, body []byte) error {
 }
 
 // receive counts a message and remembers to acknowledge it.
-func (c *client) receive(now time.Time, m received) {
+func (c *client) receive(now, began time.Time, m received) {
 	f := c.fleet
 	out := c.outbox()
 	if id, err := identity.MessageIDFromBytes(m.id); err == nil {
@@ -179,8 +179,8 @@ func (c *client) receive(now time.Time, m received) {
 	if string(m.service) == f.job.Service {
 		out.returned++
 	}
-	if ours := f.meters.arrived(now, c.index, m.payload); ours {
-		c.replyLater(now)
+	if ours := f.meters.arrived(now, began, c.index, m.payload); ours {
+		c.replyLater()
 	}
 	if f.job.AckDelay > 0 && !out.held {
 		out.held = true

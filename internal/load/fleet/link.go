@@ -22,6 +22,7 @@ const lineBuffer = 256
 // link is one streaming session. One goroutine reads; writes are kept apart by the client's lock.
 type link struct {
 	conn    *tls.Conn
+	began   time.Time // when the server answered
 	records *wire.RecordReader
 	first   *wire.Record // the answer to record 0, until it is taken
 	leaving bool         // after done_sending; guarded by the client's lock
@@ -91,7 +92,7 @@ func (l *link) begin(server string, record []byte) error {
 	if err != nil {
 		return fmt.Errorf("answer to record 0: %w", err)
 	}
-	l.first = first
+	l.first, l.began = first, time.Now()
 	return nil
 }
 

@@ -76,10 +76,11 @@ const (
 	AckTime                      // from when a message was due to its record's acknowledgement
 	ArrivalTime                  // of messages to one client, from when they were due to be submitted
 	BroadcastTime                // of messages to all, from the submission
+	CatchUpTime                  // of messages that are older than the session, from when it began
 	numLatencies
 )
 
-var latencyNames = [numLatencies]string{"connect", "ack", "arrival", "broadcast"}
+var latencyNames = [numLatencies]string{"connect", "ack", "arrival", "broadcast", "catch_up"}
 
 func (l Latency) String() string { return latencyNames[l] }
 
@@ -139,8 +140,8 @@ func (m *meters) report() Report {
 	return r
 }
 
-// arrived counts a message to a client, and says whether it is a new one of this run.
-func (m *meters) arrived(now time.Time, index int, payload []byte) bool {
+// arrived counts a message to a client in a session that began at some time, and says whether it is a new one of this run.
+func (m *meters) arrived(now, began time.Time, index int, payload []byte) bool {
 	stamp, ok := ParseStamp(UnwrapPayload(payload))
 	if !ok || stamp.Run != m.run {
 		m.add(Foreign, 1)
@@ -157,7 +158,11 @@ func (m *meters) arrived(now time.Time, index int, payload []byte) bool {
 		return false
 	}
 	m.add(count, 1)
-	m.record(latency, time.Duration(now.UnixNano()-stamp.Sent))
+	if sent := time.Unix(0, stamp.Sent); sent.After(began) {
+		m.record(latency, now.Sub(sent))
+	} else {
+		m.record(CatchUpTime, now.Sub(began))
+	}
 	return true
 }
 

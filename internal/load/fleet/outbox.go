@@ -157,7 +157,7 @@ func (c *client) queue(now time.Time, count int) {
 }
 
 // replyLater makes the client send what it sends for a message that came. It is called with the lock held.
-func (c *client) replyLater(now time.Time) {
+func (c *client) replyLater() {
 	sending := c.fleet.sending.Load()
 	if sending == nil || sending.Replies == 0 {
 		return

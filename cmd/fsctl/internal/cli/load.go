@@ -33,7 +33,8 @@ database took, with --plot a chart is drawn.`
 func (a *app) loadCommand() *cobra.Command {
 	var flags loadFlags
 	group := a.newAPIGroup("load", "Measure an installation with a simulated fleet",
-		a.loadHoldCommand(&flags), a.loadUpCommand(&flags), a.loadDownCommand(&flags), a.loadWorkerCommand())
+		a.loadHoldCommand(&flags), a.loadUpCommand(&flags), a.loadDownCommand(&flags), a.loadBroadcastCommand(&flags),
+		a.loadStormCommand(&flags), a.loadMixCommand(&flags), a.loadWorkerCommand())
 	group.Long = loadText
 	flags.register(group)
 	return group
