@@ -12,7 +12,7 @@
 //
 //   - A record is acknowledged after all its messages were taken by their services or are durable; in order, one
 //     acknowledgement a record. When that fails the session ends without it, and the agent sends the record again.
-//   - An idle session costs memory and one goroutine blocked in a read. It has no timer, no query and no writer.
+//   - An idle session costs memory and nothing else. It has no goroutine, no buffer, no timer and no query.
 //   - A slow or hostile peer costs its own connection only: writes to a session happen in goroutines of that session, at
 //     most one push at a time, under a deadline.
 //   - Notifications are hints. The sweep delivers when all of them are lost.
@@ -21,7 +21,7 @@
 // # Who owns what
 //
 // Server.Run starts the loops and the HTTP server and returns after all of them, and after every session, ended. A session
-// belongs to the goroutine that reads it; short-lived goroutines that push to it are counted by the same wait group.
+// belongs to the goroutine that reads it, while something arrives, and to nobody else; short-lived goroutines that push to it are counted by the same wait group.
 package server
 
 import (
