@@ -438,7 +438,7 @@ type Admin struct {
 	Tls *Tls `protobuf:"bytes,1,opt,name=tls,proto3" json:"tls,omitempty"`
 	// Path of a file with the bearer token that each call has to carry. Default: none is asked for.
 	TokenFile string `protobuf:"bytes,2,opt,name=token_file,json=tokenFile,proto3" json:"token_file,omitempty"`
-	// Largest gRPC message taken or sent, in bytes. Default 64 MiB.
+	// Largest gRPC message taken, in bytes. Default 64 MiB.
 	MaxMessageBytes uint32 `protobuf:"varint,3,opt,name=max_message_bytes,json=maxMessageBytes,proto3" json:"max_message_bytes,omitempty"`
 	// Do not serve gRPC reflection. Default false.
 	DisableReflection bool `protobuf:"varint,4,opt,name=disable_reflection,json=disableReflection,proto3" json:"disable_reflection,omitempty"`
