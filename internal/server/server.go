@@ -21,7 +21,8 @@
 // # Who owns what
 //
 // Server.Run starts the loops and the HTTP server and returns after all of them, and after every session, ended. A session
-// belongs to the goroutine that reads it, while something arrives, and to nobody else; short-lived goroutines that push to it are counted by the same wait group.
+// belongs to the goroutine that reads it while something arrives, and to the poller between; Run counts sessions, not
+// goroutines. Short-lived goroutines that push to sessions are counted apart.
 package server
 
 import (
