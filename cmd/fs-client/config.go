@@ -7,8 +7,10 @@ import (
 
 	"github.com/farspeak/farspeak/internal/agent"
 	"github.com/farspeak/farspeak/internal/agent/service"
+	"github.com/farspeak/farspeak/internal/agent/spool"
 	"github.com/farspeak/farspeak/internal/config/agentconfig"
 	"github.com/farspeak/farspeak/internal/daemon/run"
+	settingspb "github.com/farspeak/farspeak/proto/farspeak/settings"
 )
 
 // newAgent makes an agent of the files. stalled is told which kind of communicator hangs.
@@ -48,9 +50,23 @@ func agentConfig(file *agentconfig.Config) (agent.Config, error) {
 		Link:      linkConfig(file, communicator),
 		Labels:    file.Labels,
 		StateFile: file.StateFile,
+		Spool:     spoolConfig(file.Settings),
 		Services:  installations(file.Directory),
 		Factories: service.Standard(),
 	}, nil
+}
+
+func spoolConfig(s agentconfig.Settings) spool.Config {
+	policies := map[settingspb.SpoolFsync]spool.Sync{
+		settingspb.SpoolFsync_SPOOL_FSYNC_INTERVAL: spool.SyncInterval,
+		settingspb.SpoolFsync_SPOOL_FSYNC_NEVER:    spool.SyncNever,
+	}
+	return spool.Config{
+		Dir:      s.SpoolDirectory,
+		MaxBytes: int64(s.SpoolMaxBytes),
+		Sync:     policies[s.SpoolFsync], // spool.SyncAlways for the others
+		Interval: s.SpoolFsyncInterval,
+	}
 }
 
 func linkConfig(file *agentconfig.Config, c agentconfig.Communicator) agent.LinkConfig {

@@ -11,6 +11,7 @@
 //     answered again and not executed again.
 //   - Nothing waits to gather: a lone message leaves at once, and what comes while a record is under way shares the next.
 //   - The receiving side never blocks on a service. Every queue has a bound; a full outbox holds back the sender.
+//   - Where there is a disk to keep it on, a message that was handed over survives the end of the process, whatever ends it.
 //   - Every way to stop has a deadline.
 //   - At rest the agent has a few goroutines blocked, one of them in a read, and no timer faster than a minute.
 //
@@ -26,13 +27,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"sync"
 	"time"
 
 	"github.com/golang/glog"
 
 	"github.com/farspeak/farspeak/internal/agent/service"
+	"github.com/farspeak/farspeak/internal/agent/spool"
 	"github.com/farspeak/farspeak/internal/identity"
 	fspb "github.com/farspeak/farspeak/proto/fleetspeak"
 )
@@ -56,6 +57,8 @@ type Config struct {
 	Labels []string
 	// StateFile keeps the identity. Empty: it is lost at the end.
 	StateFile string
+	// Spool keeps the messages that the server does not have yet. An empty directory: they are lost at the end.
+	Spool spool.Config
 	// Services are installed at start, in order. One that cannot be is logged and left out.
 	Services []Installation
 	// Factories are the kinds of service there are.
@@ -94,7 +97,7 @@ func New(cfg Config) (*Agent, error) {
 	}
 	a := &Agent{cfg: cfg, started: time.Now(), state: state, death: make(chan bool, 1)}
 	a.reports = &reports{identity: a.ID, info: a.info, wake: a.wake}
-	a.outbox = newOutbox(a.reports)
+	a.outbox = newOutbox(a.reports, openKeeper(cfg.Spool))
 	a.router = newRouter(a.ID, a.reports)
 	a.services = newServices(cfg.Factories, a.router, cfg.Labels, a.host)
 	longest := max(cfg.Link.MaxPollDelay, cfg.Link.MaxFailureDelay, maxRetryAfter)
@@ -126,6 +129,7 @@ func (a *Agent) info() *fspb.ClientInfoData {
 // for too long. When the agent dies by force nothing is waited for that takes longer than a moment.
 func (a *Agent) Run(ctx context.Context) error {
 	defer a.closeState()
+	defer a.outbox.keeper.close()
 	defer a.watchdog.stop()
 	a.startServices(ctx)
 	a.reports.announce()
@@ -182,7 +186,8 @@ func (a *Agent) stop(ctx context.Context, linked <-chan error, linkEnded bool, c
 	select {
 	case <-a.outbox.idle:
 	case <-farewell.C:
-		glog.Warningf("%d messages were not sent any more", a.outbox.stats().Messages)
+		left := a.outbox.stats()
+		glog.Warningf("%d messages were not sent any more, of which %d are on disk for the next start", left.Messages, left.Kept.messages)
 	case <-linked:
 		cancel()
 		return
@@ -273,32 +278,4 @@ func (a actions) restartService(ctx context.Context, name string) error {
 		a.reports.announce()
 	}
 	return err
-}
-
-// Status describes a running agent.
-type Status struct {
-	ID       identity.ClientID
-	PID      int
-	Started  time.Time
-	Labels   []string
-	Link     LinkStatus
-	Outbox   OutboxStatus
-	Services []ServiceStatus
-}
-
-// OutboxStatus says what the server does not have yet.
-type OutboxStatus struct{ Messages, Bytes, SetAside int }
-
-// Status describes the agent as it is now.
-func (a *Agent) Status() Status {
-	held := a.outbox.stats()
-	return Status{
-		ID:       a.ID(),
-		PID:      os.Getpid(),
-		Started:  a.started,
-		Labels:   a.cfg.Labels,
-		Link:     a.link.currentStatus(),
-		Outbox:   OutboxStatus{Messages: held.Messages, Bytes: held.Bytes, SetAside: held.Aside},
-		Services: a.services.status(),
-	}
 }

@@ -49,7 +49,7 @@ func (h *host) Send(ctx context.Context, m *fspb.Message, accepted func()) error
 
 // Report implements service.Host.
 func (h *host) Report(ctx context.Context, kind string, data proto.Message) error {
-	return h.outbox.send(ctx, systemMessage(h.self(), kind, fspb.Message_LOW, data), nil)
+	return h.outbox.report(ctx, systemMessage(h.self(), kind, fspb.Message_LOW, data))
 }
 
 // errNoOutcome is what the system service returns for a message that is neither acknowledged nor failed.

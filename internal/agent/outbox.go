@@ -16,7 +16,8 @@ import (
 	fspb "github.com/farspeak/farspeak/proto/fleetspeak"
 )
 
-// Bounds of the outbox. A class admits a message while it is below both of its bounds, in flight or not.
+// Bounds of the outbox. A class admits a message while it is below both of its bounds, in flight or not. They are for what is
+// in memory only; messages that are on disk too have those of the keeper.
 const (
 	maxClassMessages = 100
 	maxClassBytes    = 20 << 20
@@ -57,7 +58,10 @@ func classOf(p fspb.Message_Priority) int {
 type parcel struct {
 	seq        uint64 // order of admission
 	class      int
-	raw        []byte
+	size       int
+	raw        []byte // nil while it is on disk only
+	volatile   bool   // is not worth a place on disk
+	kept       bool   // is on disk too, under its seq
 	background bool
 	accepted   func() // may be nil; must not block
 	queued     time.Time
@@ -68,9 +72,11 @@ type parcel struct {
 
 // outbox holds the messages for the server until the server acknowledged them: three classes, strict priority between
 // them, first in first out inside. A returned batch goes back to where it was, so that nothing is reordered within a
-// class. All methods may be called from any goroutine; none but send blocks.
+// class. With a keeper, a message is on disk before it counts as taken; see keep.go. All methods may be called from any
+// goroutine; none but send and report block for longer than the disk takes.
 type outbox struct {
 	reports reportSource
+	keeper  *keeper // nil: memory only
 	now     func() time.Time
 	// signal holds a token when there may be something to take.
 	signal chan struct{}
@@ -78,19 +84,29 @@ type outbox struct {
 	mu       sync.Mutex
 	nextSeq  uint64
 	class    [classes]class
-	suspect  *parcel   // queued; failed alone
-	aside    []*parcel // ended contacts repeatedly; sent alone, and seldom
-	maxBatch int       // messages in a batch; falls when contacts fail over their content
+	kept     load            // of all classes
+	dropped  [classes]uint64 // messages, ever
+	suspect  *parcel         // queued; failed alone
+	aside    []*parcel       // ended contacts repeatedly; sent alone, and seldom
+	maxBatch int             // messages in a batch; falls when contacts fail over their content
 	closed   bool
 	idle     chan struct{} // closed once closed and empty
 }
 
 type class struct {
-	queued []*parcel // in order of seq
-	count  int       // queued, in flight and aside
-	bytes  int
-	room   chan struct{} // closed and replaced when the class shrinks; nil while nobody waits
+	queued   []*parcel     // in order of seq
+	held     load          // queued, in flight and aside
+	loose    load          // those of them that are not on disk
+	resident int           // bytes of those on disk that are in memory too
+	room     chan struct{} // closed and replaced when there is room; nil while nobody waits
 }
+
+// load is a number of messages and of their bytes.
+type load struct{ messages, bytes int }
+
+func (l *load) add(p *parcel) { l.messages, l.bytes = l.messages+1, l.bytes+p.size }
+
+func (l *load) remove(p *parcel) { l.messages, l.bytes = l.messages-1, l.bytes-p.size }
 
 // reportSource makes the agent's own reports (acks, errors, client info) at the moment a batch is put together, so that
 // they gather while the previous batch is under way. It is called while the outbox is locked.
@@ -101,18 +117,39 @@ type reportSource interface {
 	waiting() (int, time.Time)
 }
 
-func newOutbox(reports reportSource) *outbox {
-	return &outbox{
+// newOutbox makes an outbox with what the keeper has from before. keeper may be nil.
+func newOutbox(reports reportSource, k *keeper) *outbox {
+	o := &outbox{
 		reports:  reports,
+		keeper:   k,
 		now:      time.Now,
 		signal:   make(chan struct{}, 1),
 		maxBatch: wire.MaxMessagesPerRecord,
 		idle:     make(chan struct{}),
 	}
+	o.replay()
+	return o
 }
 
-// send admits a message, waiting for room until ctx ends. accepted, if not nil, is called once the server has the message.
+// send takes a message, waiting for room until ctx ends, and for the disk. accepted, if not nil, is called once the server
+// has the message.
 func (o *outbox) send(ctx context.Context, m *fspb.Message, accepted func()) error {
+	return o.put(ctx, m, &parcel{accepted: accepted})
+}
+
+// report is send for a message that another one like it follows: it is not worth a place on disk, and counts as dropped
+// when there is no room until ctx ends.
+func (o *outbox) report(ctx context.Context, m *fspb.Message) error {
+	err := o.put(ctx, m, &parcel{volatile: true})
+	if err != nil {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		o.dropped[classOf(m.Priority)]++
+	}
+	return err
+}
+
+func (o *outbox) put(ctx context.Context, m *fspb.Message, p *parcel) error {
 	raw, err := proto.Marshal(m)
 	if err != nil {
 		return fmt.Errorf("encode message: %w", err)
@@ -120,11 +157,17 @@ func (o *outbox) send(ctx context.Context, m *fspb.Message, accepted func()) err
 	if len(raw) > MaxMessageSize {
 		return fmt.Errorf("%w: %d bytes, the limit is %d", ErrMessageTooLarge, len(raw), MaxMessageSize)
 	}
-	p := &parcel{class: classOf(m.Priority), raw: raw, background: m.Background, accepted: accepted}
+	p.class, p.raw, p.size, p.background = classOf(m.Priority), raw, len(raw), m.Background
 	for {
 		room, err := o.admit(p)
-		if room == nil {
+		if err != nil {
 			return err
+		}
+		if room == nil {
+			if !p.kept || o.keep(p) {
+				return nil
+			}
+			continue // the disk does not take it; there may be room in memory
 		}
 		select {
 		case <-room:
@@ -134,34 +177,72 @@ func (o *outbox) send(ctx context.Context, m *fspb.Message, accepted func()) err
 	}
 }
 
-// admit queues p, or returns the channel that is closed when it is worth another try.
+// admit queues p, or takes up its room if it goes to disk first, or returns the channel that is closed when it is worth
+// another try.
 func (o *outbox) admit(p *parcel) (<-chan struct{}, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.closed {
 		return nil, errOutboxClosed
 	}
-	c := &o.class[p.class]
-	if !c.admits() {
+	p.kept = !p.volatile && o.keeper.usable(o.now())
+	if !o.admitsLocked(p.class, p.kept) {
+		c := &o.class[p.class]
 		if c.room == nil {
 			c.room = make(chan struct{})
 		}
 		return c.room, nil
 	}
-	o.pushLocked(p)
-	o.wake()
+	o.holdLocked(p)
+	if !p.kept {
+		o.class[p.class].restore(p)
+		o.wake()
+	}
 	return nil, nil
 }
 
-func (c *class) admits() bool { return c.count < maxClassMessages && c.bytes < maxClassBytes }
+func (o *outbox) admitsLocked(class int, kept bool) bool {
+	if kept {
+		return o.keeper.admits(class, o.kept)
+	}
+	return o.class[class].admitsLoose()
+}
 
-func (o *outbox) pushLocked(p *parcel) {
-	o.nextSeq++
-	p.seq, p.queued = o.nextSeq, o.now()
+func (c *class) admitsLoose() bool {
+	return c.loose.messages < maxClassMessages && c.loose.bytes < maxClassBytes
+}
+
+// holdLocked gives a message its number and its room.
+func (o *outbox) holdLocked(p *parcel) {
+	if p.seq == 0 {
+		o.nextSeq++
+		p.seq = o.nextSeq
+	}
+	p.queued = o.now()
 	c := &o.class[p.class]
-	c.queued = append(c.queued, p)
-	c.count++
-	c.bytes += len(p.raw)
+	c.held.add(p)
+	if !p.kept {
+		c.loose.add(p)
+		return
+	}
+	o.kept.add(p)
+	if p.raw != nil {
+		c.resident += p.size
+	}
+}
+
+// releaseLocked is the reverse.
+func (o *outbox) releaseLocked(p *parcel) {
+	c := &o.class[p.class]
+	c.held.remove(p)
+	if !p.kept {
+		c.loose.remove(p)
+		return
+	}
+	o.kept.remove(p)
+	if p.raw != nil {
+		c.resident -= p.size
+	}
 }
 
 // wake leaves a token in the signal channel.
@@ -206,9 +287,12 @@ func (o *outbox) takeLocked(id identity.ClientID, maxBytes int) *batch {
 	for i := range o.class {
 		c := &o.class[i]
 		for len(c.queued) > 0 && len(b.parcels) < o.maxBatch && b.bytes < maxBytes {
-			b.add(c.queued[0])
+			p := c.queued[0]
 			c.queued[0] = nil
 			c.queued = c.queued[1:]
+			if o.loadLocked(p) {
+				b.add(p)
+			}
 		}
 	}
 	if len(b.parcels) == 0 {
@@ -225,13 +309,13 @@ func (o *outbox) takeLocked(id identity.ClientID, maxBytes int) *batch {
 
 func (b *batch) add(p *parcel) {
 	b.parcels = append(b.parcels, p)
-	b.bytes += len(p.raw)
+	b.bytes += p.size
 }
 
 // gatherLocked asks for the agent's own reports, unless so many wait already that new ones had better stay where they are
 // bounded.
 func (o *outbox) gatherLocked(id identity.ClientID) {
-	if !o.class[classHigh].admits() {
+	if !o.class[classHigh].admitsLoose() {
 		return
 	}
 	for _, m := range o.reports.collect(id) {
@@ -239,7 +323,9 @@ func (o *outbox) gatherLocked(id identity.ClientID) {
 		if err != nil {
 			continue // made by the agent itself, of valid strings
 		}
-		o.pushLocked(&parcel{class: classHigh, raw: raw, background: m.Background})
+		p := &parcel{class: classHigh, raw: raw, size: len(raw), background: m.Background}
+		o.holdLocked(p)
+		o.class[classHigh].restore(p)
 	}
 }
 
@@ -249,6 +335,7 @@ func (o *outbox) waitingLocked() bool {
 
 // accept forgets the messages, which the server has, and tells their senders.
 func (b *batch) accept() {
+	b.outbox.keeper.remove(b.parcels)
 	for _, p := range b.parcels {
 		if p.accepted != nil {
 			p.accepted()
@@ -261,19 +348,22 @@ func (b *batch) accept() {
 		if o.suspect == p {
 			o.suspect = nil
 		}
-		c := &o.class[p.class]
-		c.count--
-		c.bytes -= len(p.raw)
-		c.announceRoom()
+		o.releaseLocked(p)
 	}
+	o.announceRoomLocked()
 	o.maxBatch = min(2*o.maxBatch, wire.MaxMessagesPerRecord)
 	o.settleLocked()
 }
 
-func (c *class) announceRoom() {
-	if c.room != nil && c.admits() {
-		close(c.room)
-		c.room = nil
+// announceRoomLocked has those who wait try again where that may succeed.
+func (o *outbox) announceRoomLocked() {
+	kept := o.keeper.usable(o.now())
+	for i := range o.class {
+		c := &o.class[i]
+		if c.room != nil && (c.admitsLoose() || kept && o.keeper.admits(i, o.kept)) {
+			close(c.room)
+			c.room = nil
+		}
 	}
 }
 
@@ -288,8 +378,12 @@ func (b *batch) giveBack() {
 	o.wake()
 }
 
-// restore puts a parcel where its sequence number belongs.
+// restore puts a parcel where its sequence number belongs. What is on disk stays in memory only as far as there is room.
 func (c *class) restore(p *parcel) {
+	if p.kept && p.raw != nil && c.resident > maxResidentBytes {
+		c.resident -= p.size
+		p.raw = nil
+	}
 	at, _ := slices.BinarySearchFunc(c.queued, p.seq, func(q *parcel, seq uint64) int {
 		return cmp.Compare(q.seq, seq)
 	})
@@ -326,7 +420,7 @@ func (o *outbox) settleLocked() {
 func (o *outbox) heldLocked() int {
 	held, _ := o.reports.waiting()
 	for i := range o.class {
-		held += o.class[i].count
+		held += o.class[i].held.messages
 	}
 	return held
 }
@@ -340,6 +434,9 @@ type outboxStats struct {
 	Oldest       time.Time // of those waiting; zero if none
 	Aside        int       // of those held, see poison.go
 	Closed       bool
+	Kept         load            // of those held, on disk
+	Class        [classes]load   // those held, but for the agent's own
+	Dropped      [classes]uint64 // ever
 }
 
 func (o *outbox) stats() outboxStats {
@@ -348,13 +445,15 @@ func (o *outbox) stats() outboxStats {
 	var s outboxStats
 	s.Waiting, s.Oldest = o.reports.waiting()
 	s.Messages, s.Closed, s.Aside = s.Waiting, o.closed, len(o.aside)
+	s.Kept, s.Dropped = o.kept, o.dropped
 	for i := range o.class {
 		c := &o.class[i]
-		s.Messages += c.count
-		s.Bytes += c.bytes
+		s.Messages += c.held.messages
+		s.Bytes += c.held.bytes
+		s.Class[i] = c.held
 		s.Waiting += len(c.queued)
 		for _, p := range c.queued {
-			s.WaitingBytes += len(p.raw)
+			s.WaitingBytes += p.size
 		}
 		if len(c.queued) > 0 && (s.Oldest.IsZero() || c.queued[0].queued.Before(s.Oldest)) {
 			s.Oldest = c.queued[0].queued

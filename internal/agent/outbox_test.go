@@ -68,7 +68,7 @@ func contents(t *testing.T, b *batch) []byte {
 func takeAll(o *outbox) *batch { return o.take(identity.ClientID{}, maxBatchBytes) }
 
 func TestOutboxOrder(t *testing.T) {
-	o := newOutbox(noReports{})
+	o := newOutbox(noReports{}, nil)
 	fill(t, o, fspb.Message_LOW, 1)
 	fill(t, o, fspb.Message_MEDIUM, 2)
 	fill(t, o, fspb.Message_HIGH, 3)
@@ -84,7 +84,7 @@ func TestOutboxOrder(t *testing.T) {
 
 // Whatever comes back and in which order, nothing overtakes within a priority.
 func TestGivenBackMessagesKeepTheirOrder(t *testing.T) {
-	o := newOutbox(noReports{})
+	o := newOutbox(noReports{}, nil)
 	var batches []*batch
 	for n := byte(0); n < 30; n += 10 {
 		for i := range byte(10) {
@@ -108,7 +108,7 @@ func TestGivenBackMessagesKeepTheirOrder(t *testing.T) {
 
 func TestOutboxBounds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		o := newOutbox(noReports{})
+		o := newOutbox(noReports{}, nil)
 		for i := range byte(maxClassMessages) {
 			fill(t, o, fspb.Message_MEDIUM, i)
 		}
@@ -133,7 +133,7 @@ func TestOutboxBounds(t *testing.T) {
 }
 
 func TestOutboxBoundInBytes(t *testing.T) {
-	o := newOutbox(noReports{})
+	o := newOutbox(noReports{}, nil)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	admitted := 0
@@ -153,7 +153,7 @@ func TestOutboxBoundInBytes(t *testing.T) {
 }
 
 func TestOversizedMessageIsRefused(t *testing.T) { // G-16
-	o := newOutbox(noReports{})
+	o := newOutbox(noReports{}, nil)
 	if err := o.send(t.Context(), numbered(0, fspb.Message_HIGH, MaxMessageSize), nil); !errors.Is(err, ErrMessageTooLarge) {
 		t.Errorf("got %v", err)
 	}
@@ -163,7 +163,7 @@ func TestOversizedMessageIsRefused(t *testing.T) { // G-16
 }
 
 func TestAcceptedIsCalledOnce(t *testing.T) {
-	o := newOutbox(noReports{})
+	o := newOutbox(noReports{}, nil)
 	calls := 0
 	if err := o.send(t.Context(), numbered(1, fspb.Message_HIGH, 0), func() { calls++ }); err != nil {
 		t.Fatal(err)
@@ -180,7 +180,7 @@ func TestAcceptedIsCalledOnce(t *testing.T) {
 
 // A message that ends every contact is found, set aside, and does not stop the others.
 func TestPoisonousMessageIsSetAside(t *testing.T) { // G-16
-	o := newOutbox(noReports{})
+	o := newOutbox(noReports{}, nil)
 	now := time.Now()
 	o.now = func() time.Time { return now }
 	const poison = 13
@@ -226,7 +226,7 @@ func TestPoisonousMessageIsSetAside(t *testing.T) { // G-16
 
 // A server that fails with everything gives no reason to change the order of messages.
 func TestFailingServerConvictsNobody(t *testing.T) {
-	o := newOutbox(noReports{})
+	o := newOutbox(noReports{}, nil)
 	fill(t, o, fspb.Message_MEDIUM, 1, 2, 3)
 	empty := 0
 	for range 50 {
@@ -252,7 +252,7 @@ func TestFailingServerConvictsNobody(t *testing.T) {
 
 func TestClosedOutbox(t *testing.T) { // G-56
 	synctest.Test(t, func(t *testing.T) {
-		o := newOutbox(noReports{})
+		o := newOutbox(noReports{}, nil)
 		for i := range byte(maxClassMessages) {
 			fill(t, o, fspb.Message_MEDIUM, i)
 		}

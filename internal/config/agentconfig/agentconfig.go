@@ -33,6 +33,7 @@ type Config struct {
 	Proxy             *url.URL // nil: by the environment
 	CertificateHeader string   // header to send the own certificate in; empty: none
 	ServerName        string   // for SNI and verification; empty: the host of the server
+	Settings          Settings // beyond the original's
 
 	Warnings textpb.Problems
 }
@@ -68,6 +69,7 @@ func parse(path string, text []byte, goos string) (*Config, textpb.Problems) {
 		r.Error("client_certificate_header", "not the name of an HTTP header", "use letters, digits and dashes")
 	}
 	c.persistence(r, &pb, goos)
+	c.Settings = settings(r, pb.GetFarspeak(), c.StateFile)
 	return c, textpb.Join(doc.Faults(), r.Problems())
 }
 
