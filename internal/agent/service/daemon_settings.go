@@ -8,7 +8,6 @@ import (
 	"github.com/golang/glog"
 	"google.golang.org/protobuf/types/known/durationpb"
 
-	"github.com/farspeak/farspeak/internal/agent/monitor"
 	daemonpb "github.com/farspeak/farspeak/proto/fleetspeak/daemonservice"
 )
 
@@ -17,23 +16,17 @@ const (
 	// not configured. Zero would kill at once (G-43).
 	defaultKillPeriod = 5 * time.Minute
 
-	// Unless something else is configured, or a memory limit wants a closer look, a process is measured once a minute, so
-	// that an idle machine is not woken more often. Reports go out every ten minutes, as with the protocol's defaults.
-	easySamplePeriod = time.Minute
-	easySampleSize   = 10
-
 	maxFlushBytes    = 1 << 20
 	defaultFlushTime = time.Minute
 )
 
 // daemonSettings is what a Daemon's configuration says, with defaults in place.
 type daemonSettings struct {
-	argv        []string
-	lazy        bool          // start only when there is a message
-	inactivity  time.Duration // stop after so long without a message in either direction; 0 is never
-	usage       bool          // report resource usage
-	sampleSize  int
-	period      time.Duration // of samples
+	argv       []string
+	lazy       bool          // start only when there is a message
+	inactivity time.Duration // stop after so long without a message in either direction; 0 is never
+	usage      bool          // report resource usage
+	sampling
 	memoryLimit int64         // bytes; 0 is none
 	heartbeats  bool          // kill when silent
 	grace       time.Duration // before the first check
@@ -66,8 +59,6 @@ func readDaemonSettings(name string, c *daemonpb.Config) (daemonSettings, error)
 	if size := c.ResourceMonitoringSampleSize; s.usage && size != 0 && size < 2 {
 		return daemonSettings{}, fmt.Errorf("config: resource_monitoring_sample_size is %d, at least 2 are needed", size)
 	}
-	s.sampleSize = int(c.ResourceMonitoringSampleSize)
-	s.fillSampling()
 	return s, nil
 }
 
@@ -77,19 +68,7 @@ func (s *daemonSettings) readPeriods(c *daemonpb.Config) {
 	grace, kill, sample := c.HeartbeatUnresponsiveGracePeriodSeconds, c.HeartbeatUnresponsiveKillPeriodSeconds, c.ResourceMonitoringSamplePeriodSeconds
 	s.grace = period(c.HeartbeatUnresponsiveGracePeriod, grace, 0)
 	s.killPeriod = period(c.HeartbeatUnresponsiveKillPeriod, kill, defaultKillPeriod)
-	s.period = period(c.ResourceMonitoringSamplePeriod, sample, 0)
-}
-
-func (s *daemonSettings) fillSampling() {
-	if s.sampleSize == 0 && s.period == 0 && s.memoryLimit == 0 {
-		s.sampleSize, s.period = easySampleSize, easySamplePeriod
-	}
-	if s.sampleSize < 2 {
-		s.sampleSize = monitor.DefaultSize
-	}
-	if s.period == 0 {
-		s.period = monitor.DefaultPeriod
-	}
+	s.sampling = readSampling(c.ResourceMonitoringSampleSize, period(c.ResourceMonitoringSamplePeriod, sample, 0), s.memoryLimit == 0)
 }
 
 // period is a duration, or else its older form in seconds, or else what goes for unset.

@@ -29,10 +29,17 @@ func NewAttachedDaemonWith(spec Spec, t Timing) (Service, error) {
 	return newDaemon(spec, t.timing(), true)
 }
 
+// NewSocketWith is NewSocket with other intervals.
+func NewSocketWith(spec Spec, t Timing) (Service, error) { return newSocket(spec, t.timing()) }
+
+// Bounds of what one connection may have unacknowledged.
+const MaxUnacknowledged = maxUnacknowledged
+
 // Parts that are tested by themselves.
 var (
 	ReadDaemonSettings = readDaemonSettings
 	BelongsTo          = belongsTo
+	NewPipeName        = newPipeName
 )
 
 // HeartbeatsOf returns the grace and the kill period.

@@ -39,6 +39,7 @@ type desk struct {
 	acks    []func() // of sent messages that the server does not have yet
 	manual  bool     // the test says when the server has a message
 	full    bool
+	refuse  func(*fspb.Message) error // nil: nothing is refused
 	reports []proto.Message
 	changed chan struct{} // closed and replaced with each change
 }
@@ -48,6 +49,14 @@ func newDesk() *desk { return &desk{changed: make(chan struct{})} }
 func (*desk) ClientID() identity.ClientID { return identity.ClientID{0, 1, 2, 3, 4, 5, 6, 7} }
 
 func (d *desk) Send(ctx context.Context, m *fspb.Message, accepted func()) error {
+	if len(m.GetDestination().GetClientId()) > 0 {
+		accepted = nil // the server never has it
+	}
+	if d.refuse != nil {
+		if err := d.refuse(m); err != nil {
+			return err
+		}
+	}
 	return d.put(ctx, func() {
 		d.sent = append(d.sent, m)
 		switch {

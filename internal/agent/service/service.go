@@ -64,6 +64,7 @@ func Standard() Factories {
 	return Factories{
 		"Daemon": NewDaemon,
 		"NOOP":   NewNOOP,
+		"Socket": NewSocket,
 		"Stdin":  NewStdin,
 	}
 }

@@ -66,7 +66,7 @@ func (s *supervised) measure(ctx context.Context, version string) {
 		Version: version,
 		Started: s.started,
 		Period:  s.settings.period,
-		Size:    s.settings.sampleSize,
+		Size:    s.settings.size,
 		Sampled: func(sample monitor.Sample) {
 			if limit := s.settings.memoryLimit; limit > 0 && sample.Resident >= limit {
 				s.kill(ctx, monitoringpb.KillNotification_MEMORY_EXCEEDED)
