@@ -10,11 +10,13 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/binary"
+	"errors"
 	"io"
 	"math/big"
 	"net"
 	"net/http"
 	"net/http/httputil"
+	"os"
 	"testing"
 	"time"
 
@@ -39,7 +41,7 @@ type testAgent struct {
 
 func newTestAgent(t testing.TB, address string) *testAgent {
 	t.Helper()
-	certificate := selfSigned(t)
+	certificate := selfSigned(t, time.Time{}) // agents of the original have no dates in theirs
 	id, err := identity.ClientIDFromKey(certificate.PrivateKey.(*ecdsa.PrivateKey).Public())
 	if err != nil {
 		t.Fatal(err)
@@ -47,7 +49,7 @@ func newTestAgent(t testing.TB, address string) *testAgent {
 	return &testAgent{t: t, address: address, certificate: certificate, id: id, labels: []string{"linux"}}
 }
 
-func selfSigned(t testing.TB) tls.Certificate {
+func selfSigned(t testing.TB, notAfter time.Time) tls.Certificate {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -55,6 +57,7 @@ func selfSigned(t testing.TB) tls.Certificate {
 	}
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{Organization: []string{"test"}}, DNSNames: []string{"localhost"},
+		NotAfter: notAfter,
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 	if err != nil {
@@ -87,6 +90,18 @@ func (a *testAgent) marshal(m proto.Message) []byte {
 		a.t.Fatal(err)
 	}
 	return encoded
+}
+
+// tryPoll is poll for a contact that may get no answer.
+func (a *testAgent) tryPoll(body []byte) (int, error) {
+	a.t.Helper()
+	client := &http.Client{Timeout: ioTimeout, Transport: &http.Transport{TLSClientConfig: a.tls()}}
+	defer client.CloseIdleConnections()
+	response, err := client.Post("https://"+a.address+"/message", "", bytes.NewReader(body))
+	if err != nil {
+		return 0, err
+	}
+	return response.StatusCode, response.Body.Close()
 }
 
 // poll posts a body and returns the status and, for 200, the contact.
@@ -217,11 +232,12 @@ func (s *testStream) tryNext() (*fspb.ContactData, error) {
 	return data, proto.Unmarshal(body, data)
 }
 
-// ended reads to the end of the stream and fails when a record comes first.
+// ended reads to the end of the stream. It fails when a record comes first, or when nothing comes.
 func (s *testStream) ended() {
 	s.t.Helper()
-	if data, err := s.tryNext(); err == nil {
-		s.t.Fatalf("got record %v, want the end of the stream", data)
+	data, err := s.tryNext()
+	if err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+		s.t.Fatalf("got record %v, %v; want the end of the stream", data, err)
 	}
 }
 

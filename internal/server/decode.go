@@ -15,59 +15,84 @@ import (
 	fspb "github.com/farspeak/farspeak/proto/fleetspeak"
 )
 
-// maxElements bounds the fields of a record, those of nested messages included. Decoded, an empty message takes a hundred
-// times the two bytes that it takes on the wire: a record of 20 MiB would fill gigabytes (G-03). A full record of a real
-// agent has about two thousand.
-const maxElements = 20_000
+const (
+	// maxElements bounds the fields of a record, those of nested messages included. Decoded, an empty message takes a
+	// hundred times the two bytes that it takes on the wire: a record of 20 MiB would fill gigabytes (G-03). A full record
+	// of a real agent has about two thousand.
+	maxElements = 50_000
+	// freeElements is how many of them come without a charge to the memory budget, like the first bytes of a record, and
+	// elementSize what each of the others is charged.
+	freeElements = 3_000
+	elementSize  = 128
+)
 
 // record is one decoded record of a client.
 type record struct {
 	labels   []string // claimed
 	data     *fspb.ContactData
 	validity *fspb.ValidationInfo
+	charge   *charge
+}
+
+// charge is what decoded records take of the memory budget.
+type charge struct {
+	budget *wire.Budget
+	bytes  int
+}
+
+// release gives back the memory of a record whose messages were taken. It may be called again.
+func (c *charge) release() {
+	c.budget.Release(c.bytes)
+	c.bytes = 0
 }
 
 // decodeContact parses the record that makes a contact, a poll or the first one of a session, and puts it to the checks
 // that need no store: a contact that fails them leaves no trace (G-32).
 func (s *Server) decodeContact(body []byte) (record, error) {
-	var wrapped fspb.WrappedContactData
-	if err := decodeBounded(body, &wrapped); err != nil {
-		return record{}, malformedContact(err)
-	}
-	if !s.labelled(wrapped.ClientLabels) {
-		return record{}, refuse(http.StatusServiceUnavailable, "not_authorized", "not authorized")
-	}
-	return open(&wrapped)
+	return s.decode(body, s.labelled)
 }
 
-// decodeRecord parses a later record of a session. What its labels say was decided by the first one.
+// decodeRecord parses a later record of a session. What its labels are worth was decided by the first one.
 func (s *Server) decodeRecord(body []byte) (record, error) {
+	return s.decode(body, func([]string) bool { return true })
+}
+
+// decode parses a record. The caller releases its charge.
+func (s *Server) decode(body []byte, admitted func(labels []string) bool) (rec record, err error) {
+	rec.charge = &charge{budget: s.budget}
+	defer func() {
+		if err != nil {
+			rec.charge.release()
+		}
+	}()
 	var wrapped fspb.WrappedContactData
-	if err := decodeBounded(body, &wrapped); err != nil {
-		return record{}, malformedContact(err)
+	if err := rec.charge.unmarshal(body, &wrapped); err != nil {
+		return rec, decodeRefusal(err, refuse(http.StatusBadRequest, "malformed", "the body is no WrappedContactData: %v", err))
 	}
-	return open(&wrapped)
-}
-
-func malformedContact(err error) *refusal {
-	return refuse(http.StatusBadRequest, "malformed", "the body is no WrappedContactData: %v", err)
-}
-
-// open checks the signatures of a record and parses what they cover.
-func open(wrapped *fspb.WrappedContactData) (record, error) {
+	if !admitted(wrapped.ClientLabels) {
+		return rec, refuse(http.StatusServiceUnavailable, "not_authorized", "not authorized")
+	}
 	// Validity is an input of an authorizer that asks for it; the built-in one does not.
 	if _, err := clientcert.VerifyAll(wrapped.ContactData, wrapped.Signatures); err != nil {
-		return record{}, failedPeer("signature", err.Error())
+		return rec, failedPeer("signature", err.Error())
 	}
 	if count := countField(wrapped.ContactData, messagesField); count > wire.MaxMessagesPerRecord {
-		return record{}, failedPeer("too_many_messages",
+		return rec, failedPeer("too_many_messages",
 			fmt.Sprintf("%d messages in a record, at most %d are allowed", count, wire.MaxMessagesPerRecord))
 	}
-	data := &fspb.ContactData{}
-	if err := decodeBounded(wrapped.ContactData, data); err != nil {
-		return record{}, failedPeer("malformed", fmt.Sprintf("contact_data cannot be parsed: %v", err))
+	rec.labels, rec.data = wrapped.ClientLabels, &fspb.ContactData{}
+	if err := rec.charge.unmarshal(wrapped.ContactData, rec.data); err != nil {
+		return rec, decodeRefusal(err, failedPeer("malformed", fmt.Sprintf("contact_data cannot be parsed: %v", err)))
 	}
-	return record{labels: wrapped.ClientLabels, data: data}, nil
+	return rec, nil
+}
+
+// decodeRefusal is malformed, unless it was for want of memory.
+func decodeRefusal(err error, malformed *refusal) *refusal {
+	if errors.Is(err, wire.ErrBudget) {
+		return noMemory()
+	}
+	return malformed
 }
 
 // failedPeer is a fault of the peer that the wire protocol reports as a failed contact.
@@ -87,11 +112,17 @@ var (
 // messagesField is the number of ContactData.messages.
 const messagesField protowire.Number = 2
 
-// decodeBounded parses a message of at most maxElements fields.
-func decodeBounded(encoded []byte, m proto.Message) error {
+// unmarshal parses a message of at most maxElements fields, and charges for many.
+func (c *charge) unmarshal(encoded []byte, m proto.Message) error {
 	left := maxElements
 	if err := countElements(encoded, m.ProtoReflect().Descriptor(), &left); err != nil {
 		return err
+	}
+	if charged := (maxElements - left - freeElements) * elementSize; charged > 0 {
+		if err := c.budget.Acquire(charged); err != nil {
+			return err
+		}
+		c.bytes += charged
 	}
 	if err := proto.Unmarshal(encoded, m); err != nil {
 		return errNoMessage // its own text quotes the peer

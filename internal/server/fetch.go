@@ -114,12 +114,7 @@ func (n *session) fetched(due *store.DueMessages, err error) {
 		n.finishFetch(due != nil && due.More)
 		return
 	}
-	weight := weigh(due.Messages)
-	if !n.server.fetchedMemory.tryTake(weight) {
-		n.retryFetch()
-		return
-	}
-	n.server.pushes.start(n, func() { n.deliver(due, weight) })
+	n.server.pushes.start(n, func() { n.deliver(due) })
 }
 
 // retryFetch leaves the session to a later mark. The sweep does not find what fell due before its window, so a failed
@@ -144,10 +139,14 @@ func (n *session) finishFetch(more bool) {
 
 // deliver pushes fetched messages and records their attempts, then lets the next fetch start. What the session does not
 // want any more stays due, for the one that follows.
-func (n *session) deliver(due *store.DueMessages, weight int64) {
+func (n *session) deliver(due *store.DueMessages) {
 	if slices.ContainsFunc(due.Messages, n.isRekey) {
-		n.server.fetchedMemory.give(weight)
 		n.blacklist() // the hint was lost; the request came by the queue
+		return
+	}
+	weight := weigh(due.Messages)
+	if !n.server.fetchedMemory.tryTake(weight) {
+		n.retryFetch()
 		return
 	}
 	sent, left, ok := n.pushDue(due.Messages, weight)

@@ -29,6 +29,7 @@ type recorder struct {
 	batches  []services.Batch
 	messages []*fspb.Message
 	fail     error
+	poison   string        // source_message_id at which Ingest panics
 	gate     chan struct{} // when set, Ingest waits for it
 }
 
@@ -48,6 +49,11 @@ func (r *recorder) Ingest(ctx context.Context, b services.Batch) error {
 	if r.fail != nil {
 		return r.fail
 	}
+	for _, m := range b.Messages {
+		if r.poison != "" && string(m.SourceMessageId) == r.poison {
+			panic("told to panic")
+		}
+	}
 	r.batches = append(r.batches, b)
 	r.messages = append(r.messages, b.Messages...)
 	return nil
@@ -63,6 +69,12 @@ func (r *recorder) failWith(err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.fail = err
+}
+
+func (r *recorder) panicOn(sourceID string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.poison = sourceID
 }
 
 var errTest = errors.New("told to fail")
@@ -93,7 +105,7 @@ func start(t testing.TB, adjust ...func(*server.Config)) *fixture {
 		t.Fatal(err)
 	}
 	cfg := server.Config{
-		Store: sqlStore{f.store}, Services: f.services, Listener: listener, TLS: server.TLSConfig(selfSigned(t)),
+		Store: sqlStore{f.store}, Services: f.services, Listener: listener, TLS: server.TLSConfig(selfSigned(t, time.Now().Add(time.Hour))),
 		Certificates: extractor, ID: t.Name(), Address: testAddress, Registerer: f.registry,
 		SweepInterval: time.Hour, BroadcastInterval: time.Hour, DrainTimeout: 2 * time.Second,
 	}

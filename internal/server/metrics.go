@@ -100,6 +100,8 @@ func (m *metrics) watch(registerer prometheus.Registerer, s *Server) {
 	gauge("farspeak_sessions", "Live sessions on this server.", func() float64 { return float64(s.Sessions()) })
 	gauge("farspeak_record_memory_bytes", "Memory taken by records that are being read.",
 		func() float64 { return float64(s.budget.Used()) })
+	gauge("farspeak_push_memory_bytes", "Memory taken by messages on their way to clients.",
+		func() float64 { return float64(s.fetchedMemory.used() + s.broadcasts.memory.used()) })
 	gauge("farspeak_active_broadcasts", "Broadcasts that this server may hand out.",
 		func() float64 { return float64(s.broadcasts.count()) })
 	gauge("farspeak_draining", "1 while this server is on its way out.", func() float64 {

@@ -179,6 +179,7 @@ func (n *session) open(reader *wire.RecordReader, p peer, o *pollObservation) er
 	if err != nil {
 		return err
 	}
+	defer rec.charge.release()
 	s.registry.hold(n)
 	opened := false
 	defer func() {
@@ -191,6 +192,7 @@ func (n *session) open(reader *wire.RecordReader, p peer, o *pollObservation) er
 		return err
 	}
 	raw.Release()
+	rec.charge.release()
 	if err := n.join(ctx, o); err != nil {
 		return fmt.Errorf("%w: %w", errPeerGone, err)
 	}

@@ -81,6 +81,7 @@ func (s *Server) poll(w http.ResponseWriter, r *http.Request, o *pollObservation
 	if err != nil {
 		return nil, err
 	}
+	defer rec.charge.release()
 	return s.exchange(ctx, p, rec)
 }
 

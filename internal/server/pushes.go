@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sync/semaphore"
 
@@ -55,27 +56,43 @@ const messageOverhead = 256
 // pushMemory bounds the bytes of messages that were read from the store and are not written yet. A peer that does not read
 // keeps its share until its deadline; the others have the rest, and what finds no room stays in the store.
 type pushMemory struct {
-	size  int64
-	taken *semaphore.Weighted
+	size int64
+	room *semaphore.Weighted
+	held atomic.Int64
 }
 
 func newPushMemory(size int64) *pushMemory {
-	return &pushMemory{size: size, taken: semaphore.NewWeighted(size)}
+	return &pushMemory{size: size, room: semaphore.NewWeighted(size)}
 }
 
 // tryTake takes room at once or not at all. What is larger than everything passes when nothing else is there.
-func (m *pushMemory) tryTake(bytes int64) bool { return m.taken.TryAcquire(min(bytes, m.size)) }
+func (m *pushMemory) tryTake(bytes int64) bool {
+	bytes = min(bytes, m.size)
+	if !m.room.TryAcquire(bytes) {
+		return false
+	}
+	m.held.Add(bytes)
+	return true
+}
 
 // take waits for room.
 func (m *pushMemory) take(ctx context.Context, bytes int64) error {
-	if err := m.taken.Acquire(ctx, min(bytes, m.size)); err != nil {
+	bytes = min(bytes, m.size)
+	if err := m.room.Acquire(ctx, bytes); err != nil {
 		return fmt.Errorf("%w: %w", errNoPushMemory, err)
 	}
+	m.held.Add(bytes)
 	return nil
 }
 
 // give gives back what was taken.
-func (m *pushMemory) give(bytes int64) { m.taken.Release(min(bytes, m.size)) }
+func (m *pushMemory) give(bytes int64) {
+	bytes = min(bytes, m.size)
+	m.held.Add(-bytes)
+	m.room.Release(bytes)
+}
+
+func (m *pushMemory) used() int64 { return m.held.Load() }
 
 // weigh is what messages hold while they are written, the record that is made of them included.
 func weigh(messages []*store.PendingMessage) int64 {

@@ -123,6 +123,7 @@ func (n *session) takeRecord(raw *wire.Record) (tookKey bool, err error) {
 	if err != nil {
 		return false, err
 	}
+	defer rec.charge.release()
 	n.addTokens(rec.data.AllowedMessages)
 	tookKey = n.tookKey(rec) // asked before the messages belong to the services
 	ctx, cancel := context.WithTimeout(n.server.life, recordTimeout)

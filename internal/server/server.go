@@ -198,6 +198,9 @@ func (s *Server) Run(ctx context.Context) error {
 	if err := s.prepare(ctx); err != nil {
 		s.closeBatchers()
 		_ = s.cfg.Listener.Close()
+		if ctx.Err() != nil {
+			return nil // told to stop before it had begun
+		}
 		return fmt.Errorf("server: %w", err)
 	}
 	loops, stopLoops := context.WithCancel(context.WithoutCancel(ctx))

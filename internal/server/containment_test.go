@@ -1,0 +1,135 @@
+package server_test
+
+import (
+	"net/http"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/farspeak/farspeak/internal/identity"
+	"github.com/farspeak/farspeak/internal/server"
+	"github.com/farspeak/farspeak/internal/store"
+	fspb "github.com/farspeak/farspeak/proto/fleetspeak"
+)
+
+// A panic while a message is taken costs the connection that brought it, on either path and on either version of HTTP, and
+// nothing else (G-01).
+func TestPanicsAreContained(t *testing.T) {
+	f := start(t)
+	bystander := newTestAgent(t, f.address)
+	other, _ := bystander.session(&fspb.ContactData{})
+	f.services.panicOn("poison")
+	poison := &fspb.ContactData{Messages: []*fspb.Message{toService("S", "poison")}}
+
+	agent := newTestAgent(t, f.address)
+	if _, err := agent.tryPoll(agent.wrap(poison)); err == nil {
+		t.Error("the poll got an answer")
+	}
+	stream := agent.open(agent.first(poison)) // in record 0
+	stream.ended()
+	stream, _ = agent.session(&fspb.ContactData{})
+	stream.send(framed(agent.wrap(poison))) // in a later one
+	stream.ended()
+	shared, _ := agent.sessionHTTP2(agent.http2Client(agent.loopback), &fspb.ContactData{})
+	shared.send(framed(agent.wrap(poison)))
+	shared.ended()
+
+	if panics := gauge(t, f.registry, "farspeak_panics_total"); panics != 4 {
+		t.Errorf("%v panics counted, want 4", panics)
+	}
+	waitFor(t, "the sessions to be forgotten", func() bool { return f.server.Sessions() == 1 })
+	waitFor(t, "the store to know of the end", func() bool {
+		known, err := f.store.GetClients(t.Context(), []identity.ClientID{agent.id})
+		return err == nil && known[agent.id].StreamingTo == ""
+	})
+	other.send(framed(bystander.wrap(manyMessages(1))))
+	if got := other.next(); got.AckIndex != 1 {
+		t.Errorf("the bystander got %v, want an acknowledgement", got)
+	}
+}
+
+// A message from the store that makes a push panic costs the session that it was for (G-01).
+func TestPanicsOfPushesAreContained(t *testing.T) {
+	f := start(t, func(c *server.Config) { c.Store = poisonedStore{Store: c.Store} })
+	agent := newTestAgent(t, f.address)
+	stream, _ := agent.session(&fspb.ContactData{AllowedMessages: map[string]uint64{"S": 10}})
+	f.insert(t, agent.id, "S", 1)
+	f.server.Wake([]identity.ClientID{agent.id})
+	stream.ended()
+	if status, _ := agent.poll(agent.wrap(&fspb.ContactData{AllowedMessages: map[string]uint64{"none": 1}}), nil); status != http.StatusOK {
+		t.Errorf("status %d after the panic", status)
+	}
+}
+
+// A decoded record is bounded in what it takes, whatever its bytes say: two bytes of an empty message become hundreds
+// (G-03).
+func TestRecordsThatGrowWhenDecoded(t *testing.T) {
+	f := start(t)
+	agent := newTestAgent(t, f.address)
+	const fields = 1 << 20
+	repeat := func(piece ...byte) []byte { return slices.Repeat(piece, fields) }
+	inContact := func(data []byte) []byte { return agent.marshal(&fspb.WrappedContactData{ContactData: data}) }
+	message := append([]byte{0x12, 0x83, 0x80, 0x80, 0x01, 0x62, 0xfe, 0xff, 0x7f}, repeat(0x0a, 0x00)...)
+	tests := map[string]struct {
+		body   []byte
+		status int
+	}{
+		"messages":    {inContact(repeat(0x12, 0x00)), http.StatusInternalServerError},
+		"tokens":      {inContact(repeat(0x32, 0x00)), http.StatusInternalServerError},
+		"annotations": {inContact(message), http.StatusInternalServerError},
+		"signatures":  {repeat(0x12, 0x00), http.StatusBadRequest},
+		"labels":      {repeat(0x1a, 0x00), http.StatusBadRequest},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			status := 0
+			allocations := testing.AllocsPerRun(1, func() { status, _ = agent.poll(test.body, nil) })
+			if status != test.status {
+				t.Errorf("status %d, want %d", status, test.status)
+			}
+			if allocations > fields/2 {
+				t.Errorf("%v allocations for a record of %d fields", allocations, fields)
+			}
+		})
+	}
+}
+
+// Real records stay far below that bound.
+func TestFullRecord(t *testing.T) {
+	f := start(t)
+	agent := newTestAgent(t, f.address)
+	data := manyMessages(100)
+	for _, m := range data.Messages {
+		m.Annotations = &fspb.Annotations{}
+		for range 20 {
+			m.Annotations.Entries = append(m.Annotations.Entries, &fspb.Annotations_Entry{Key: "k", Value: "v"})
+		}
+	}
+	if status, _ := agent.poll(agent.wrap(data), nil); status != http.StatusOK {
+		t.Errorf("status %d", status)
+	}
+}
+
+// Hints come until the very end of the process, and after it (G-54).
+func TestHintsAfterTheEnd(t *testing.T) {
+	f := start(t)
+	agent := newTestAgent(t, f.address)
+	agent.session(&fspb.ContactData{})
+	hint := func() {
+		f.server.Wake([]identity.ClientID{agent.id})
+		f.server.Blacklisted([]identity.ClientID{agent.id})
+		f.server.LabelsChanged(agent.id, []store.Label{{Service: "client", Label: "x"}})
+		f.server.BroadcastsChanged()
+	}
+	stopped := make(chan struct{})
+	go func() { f.stop(); close(stopped) }()
+	for tick := time.NewTicker(time.Millisecond); ; <-tick.C {
+		hint()
+		select {
+		case <-stopped:
+			hint()
+			return
+		default:
+		}
+	}
+}
