@@ -7,13 +7,16 @@ import (
 
 // State is what a service tells of the process at its other end.
 type State struct {
-	PID     int    // 0 when there is none; as the process says where the agent did not start it
-	Version string // as the process says
-	Since   time.Time
-	Starts  int // attempts to start a process, or connections, so far
+	// PID is 0 when there is no process. Where the agent did not start it, it is what the process says.
+	PID int `json:"pid,omitempty"`
+	// Version is what the process says.
+	Version string    `json:"version,omitempty"`
+	Since   time.Time `json:"since,omitzero"`
+	// Starts counts attempts to start a process, or connections.
+	Starts int `json:"starts"`
 
-	LastError     string
-	LastErrorTime time.Time
+	LastError     string    `json:"last_error,omitempty"`
+	LastErrorTime time.Time `json:"last_error_time,omitzero"`
 }
 
 // Stater is a service that has something to tell.
