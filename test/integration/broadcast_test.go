@@ -98,10 +98,46 @@ func TestBroadcastReachesAll(t *testing.T) {
 	checkProtocol(t, everyone)
 }
 
+// A limit holds while clients come to two servers, one of which dies.
+func TestBroadcastLimitInTheRush(t *testing.T) {
+	t.Parallel()
+	i := install(t, shape{servers: 2, dsn: testmysql.NewDatabase(t), site: func(s *harness.Site) {
+		s.Services.BroadcastPollTime = durationpb.New(time.Second)
+		s.Components.Farspeak.Server.RedeliveryInterval = durationpb.New(2 * time.Second)
+		s.Components.Farspeak.Server.SweepInterval = durationpb.New(time.Second)
+	}})
+	admin := i.admins[0].Client(t)
+	agents := peer.Start(t, labelled, i.spread(t, "meant"))
+	broadcast(t, admin, broadcastMax, "limited", "meant")
+	i.servers[0].Kill()
+	i.servers[0].Restart()
+	i.servers[0].AwaitReady()
+	awaitConnected(t, agents...)
+	harness.Eventually(t, 2*promptly, "broadcast", func() error {
+		if n := received(agents); n < broadcastMax {
+			return fmt.Errorf("%d clients have it", n)
+		}
+		return nil
+	})
+	harness.Stays(t, 4*time.Second, "limit", func() error {
+		if n := received(agents); n != broadcastMax {
+			return fmt.Errorf("%d clients have it", n)
+		}
+		return nil
+	})
+	checkProtocol(t, agents)
+}
+
 // startOnAll starts agents with one label, spread over the servers; each tries another server when its own is away.
 func (i *installation) startOnAll(t *testing.T, count int, label string) []*peer.Agent {
 	t.Helper()
-	agents := peer.Start(t, count, func(n int) peer.Config {
+	agents := peer.Start(t, count, i.spread(t, label))
+	awaitConnected(t, agents...)
+	return agents
+}
+
+func (i *installation) spread(t *testing.T, label string) func(int) peer.Config {
+	return func(n int) peer.Config {
 		var targets []peer.Target
 		for offset := range i.servers {
 			targets = append(targets, i.servers[(n+offset)%len(i.servers)].Target())
@@ -109,9 +145,7 @@ func (i *installation) startOnAll(t *testing.T, count int, label string) []*peer
 		config := agentConfig(t, targets...)
 		config.Labels, config.Answer = []string{label}, nil
 		return config
-	})
-	awaitConnected(t, agents...)
-	return agents
+	}
 }
 
 func broadcast(t *testing.T, admin *harness.AdminClient, limit uint64, text, label string) {

@@ -3,11 +3,13 @@ package integration_test
 import (
 	"fmt"
 	"os"
+	"sync"
 	"testing"
 	"time"
 
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/farspeak/farspeak/internal/testmysql"
 	"github.com/farspeak/farspeak/test/harness"
 )
 
@@ -44,5 +46,46 @@ func TestRealClientsReconnect(t *testing.T) {
 	i.echo(t, admin, clients[0], "after its own death")
 	if string(clients[0].ID()) != string(id) {
 		t.Errorf("killed and started again the client has another identity; its state was %x", before)
+	}
+}
+
+// A client that nobody knows, and that comes to two servers several times at the same moment, is let in everywhere. (G-37)
+func TestRegistrationRace(t *testing.T) {
+	t.Parallel()
+	const clients, copies = 40, 4
+	for name, dsn := range map[string]func(*testing.T) string{
+		"MariaDB": func(t *testing.T) string { return testmysql.NewDatabase(t) },
+		"SQLite":  func(*testing.T) string { return "" },
+	} {
+		t.Run(name, func(t *testing.T) {
+			i := install(t, shape{servers: 2, dsn: dsn(t)})
+			var opening sync.WaitGroup
+			begin := make(chan struct{})
+			for range clients {
+				key := newKey(t)
+				for n := range copies {
+					opening.Go(func() {
+						<-begin
+						session, _, err := i.servers[n%2].Target().Open(t.Context(), key, false, emptyContact(), []string{"linux"})
+						if err != nil {
+							t.Errorf("client %s, copy %d: %v", key, n, err)
+							return
+						}
+						session.Close()
+					})
+				}
+			}
+			close(begin)
+			opening.Wait()
+			listed := i.admins[0].Client(t).MustListClients(t)
+			if len(listed) != clients {
+				t.Errorf("%d clients are listed, want %d", len(listed), clients)
+			}
+			for _, client := range listed {
+				if len(client.Labels) != 1 || client.Labels[0].Label != "linux" {
+					t.Errorf("client %x has the labels %v", client.ClientId, client.Labels)
+				}
+			}
+		})
 	}
 }
