@@ -47,12 +47,13 @@ func agentConfig(file *agentconfig.Config) (agent.Config, error) {
 		glog.Warningf("%v; the defaults are used", err)
 	}
 	return agent.Config{
-		Link:      linkConfig(file, communicator),
-		Labels:    file.Labels,
-		StateFile: file.StateFile,
-		Spool:     spoolConfig(file.Settings),
-		Services:  installations(file.Directory),
-		Factories: service.Standard(),
+		Link:         linkConfig(file, communicator),
+		Labels:       file.Labels,
+		StateFile:    file.StateFile,
+		Spool:        spoolConfig(file.Settings),
+		StatusSocket: statusSocket(file),
+		Services:     installations(file.Directory),
+		Factories:    service.Standard(),
 	}, nil
 }
 

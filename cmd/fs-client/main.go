@@ -16,6 +16,8 @@ func main() {
 	var o options
 	flag.StringVar(&o.config, "config", configpath.Client(), "client configuration `file`")
 	flag.BoolVar(&o.check, "check_config", false, "check the configuration and the files of its directory, and exit")
+	flag.BoolVar(&o.status, "status", false, "show what the running agent of the configuration file does, and exit")
+	flag.StringVar(&o.output, "output", outputTable, "`form` of what --status shows: table or json")
 	flag.StringVar(&o.profileDir, "profile_dir", os.TempDir(), "`directory` for profiles and goroutine dumps")
 	flag.BoolVar(&o.stdForward, "std_forward", false, "attach child processes to the agent's own standard streams; for tests")
 	p := newProcess(&o)
@@ -31,6 +33,8 @@ func main() {
 type options struct {
 	config     string
 	check      bool
+	status     bool
+	output     string
 	profileDir string
 	stdForward bool
 }
@@ -42,6 +46,9 @@ func (p *process) serve(ctx context.Context) error {
 	}
 	if p.options.check {
 		return agentconfig.CheckFiles(os.Stdout, p.options.config)
+	}
+	if p.options.status {
+		return showStatus(ctx, os.Stdout, p.options)
 	}
 	stop := p.watchProfileSignal()
 	defer stop()

@@ -18,8 +18,8 @@
 // # Who owns what
 //
 // Run starts everything and waits for it: the link's goroutine, which owns the servers' order and the session; a second one
-// for the session's writing side; one for each service, which feeds it; one for the revocation list and one for the agent's
-// own resource usage. Outbox, router, reports and state are passive and guarded by locks, taken in this order: outbox,
+// for the session's writing side; one for each service, which feeds it; one for the revocation list, one for the agent's
+// own resource usage, and one for those who ask for the status. Outbox, router, reports and state are passive and guarded by locks, taken in this order: outbox,
 // services, router, reports, state.
 package agent
 
@@ -59,6 +59,8 @@ type Config struct {
 	StateFile string
 	// Spool keeps the messages that the server does not have yet. An empty directory: they are lost at the end.
 	Spool spool.Config
+	// StatusSocket is where the agent tells its status to its owner. Empty: nowhere.
+	StatusSocket string
 	// Services are installed at start, in order. One that cannot be is logged and left out.
 	Services []Installation
 	// Factories are the kinds of service there are.
@@ -139,6 +141,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	var helpers sync.WaitGroup
 	helpers.Go(func() { a.link.runRevocation(background) })
 	helpers.Go(func() { a.runUsage(background) })
+	helpers.Go(func() { a.runStatus(background) })
 	linked := make(chan error, 1)
 	go func() { linked <- a.link.run(background) }() // waited for in stop
 

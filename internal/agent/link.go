@@ -75,11 +75,11 @@ type link struct {
 
 // LinkStatus says how the agent stands with its servers.
 type LinkStatus struct {
-	Server      string // of the session; empty when there is none, or when the agent polls
-	Since       time.Time
-	LastContact time.Time // end of the last good session, or last good poll
-	LastError   string
-	LastErrorAt time.Time
+	Server      string    `json:"server"` // of the session; empty when there is none, or when the agent polls
+	Since       time.Time `json:"since,omitzero"`
+	LastContact time.Time `json:"last_contact,omitzero"` // end of the last good session, or last good poll
+	LastError   string    `json:"last_error,omitempty"`
+	LastErrorAt time.Time `json:"last_error_at,omitzero"`
 }
 
 func newLink(cfg LinkConfig, labels []string, s *state, o *outbox, r *router, w *watchdog) *link {

@@ -32,13 +32,17 @@ type Installation struct {
 
 // ServiceStatus describes an installed service.
 type ServiceStatus struct {
-	Name, Factory string
-	Started       time.Time
-	Restarts      int
-	Queued        int    // messages in its inbox
-	Processed     uint64 // messages, failed ones included
-	LastError     string // of the last message that failed, or of the last failed restart
-	LastErrorTime time.Time
+	Name          string    `json:"name"`
+	Factory       string    `json:"factory"`
+	Started       time.Time `json:"started"`
+	Restarts      int       `json:"restarts"`
+	Queued        int       `json:"queued"`    // messages in its inbox
+	Processed     uint64    `json:"processed"` // messages, failed ones included
+	LastErrorTime time.Time `json:"last_error_time,omitzero"`
+	// LastError is of the last message that failed, of the last failed restart, or of the service's process.
+	LastError string `json:"last_error,omitempty"`
+	// Process is the one at the other end; zero for kinds that keep none.
+	Process service.State `json:"process,omitzero"`
 }
 
 // services owns the installed services: it makes them, feeds each from its inbox in a goroutine of its own, and stops them.
@@ -300,5 +304,12 @@ func (s *services) status() []ServiceStatus {
 func (r *runningService) snapshot() ServiceStatus {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.status
+	status := r.status
+	if s, ok := r.svc.(service.Stater); ok {
+		status.Process = s.State()
+	}
+	if p := status.Process; p.LastErrorTime.After(status.LastErrorTime) {
+		status.LastError, status.LastErrorTime = validText(p.LastError, maxErrorText), p.LastErrorTime
+	}
+	return status
 }
