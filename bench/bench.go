@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -101,6 +102,7 @@ func (b *bench) runParts(ctx context.Context, chosen []part) error {
 		fmt.Fprintf(os.Stderr, "   %v\n", time.Since(began).Round(time.Second))
 	}
 	printTable(os.Stdout, b.rows)
+	b.warnOfOthers(os.Stdout)
 	return errors.Join(append(errs, b.save())...)
 }
 
@@ -181,6 +183,21 @@ func (b *bench) play(ctx context.Context, name, phase string, clients int, scena
 		err = errors.Join(err, fmt.Errorf("%s: %s", name, r.Problem))
 	}
 	return r, err
+}
+
+// quiet is how many cores other processes may use before the table says so.
+const quiet = 0.1
+
+// warnOfOthers says when the machine was not there for the benchmark alone.
+func (b *bench) warnOfOthers(out io.Writer) {
+	worst := 0.0
+	for _, r := range b.results {
+		worst = max(worst, r.Result.Others)
+	}
+	if worst > quiet {
+		fmt.Fprintf(out, "\nOther processes used up to %s of %d cores meanwhile: rates and times are worse than they would be.\n",
+			number(worst), runtime.NumCPU())
+	}
 }
 
 // record is what is written at the end.

@@ -11,6 +11,8 @@ import (
 // HoldConfig is for Hold.
 type HoldConfig struct {
 	Config
+	// Before is how long the installation is watched without any session, to know what it does by itself.
+	Before time.Duration
 	// Reconnect drops all sessions after the ramp and connects again, which resumes TLS where Job.Resume is set.
 	Reconnect bool
 	// Work is how long all clients send messages, by Sending, before they are left alone. 0: they do nothing at all.
@@ -23,6 +25,14 @@ type HoldConfig struct {
 // Hold connects clients and leaves them alone: what does a session cost, right after it began and after a while?
 func Hold(ctx context.Context, c HoldConfig) (*Result, error) {
 	return play(ctx, "hold", c.Config, func(ctx context.Context, r *run) error {
+		var alone float64 // statements a second
+		if c.Before > 0 {
+			p, err := r.phase(ctx, "empty", func(ctx context.Context) error { return pause(ctx, c.Before) })
+			if err != nil {
+				return err
+			}
+			alone = float64(p.Statements.All()) / p.Seconds
+		}
 		empty := r.usage()
 		if _, err := r.connectAll(ctx); err != nil {
 			return err
@@ -39,7 +49,7 @@ func Hold(ctx context.Context, c HoldConfig) (*Result, error) {
 		}
 		p, err := r.phase(ctx, "idle", func(ctx context.Context) error { return pause(ctx, c.For) })
 		r.memory("after_idle", "after the idle time", empty)
-		r.idleCost(p)
+		r.idleCost(p, alone)
 		return err
 	})
 }
@@ -79,9 +89,13 @@ func (r *run) work(ctx context.Context, c HoldConfig, empty map[string]measure.U
 	return err
 }
 
-// idleCost tells what sessions cost that did nothing.
-func (r *run) idleCost(p *Phase) {
+// idleCost tells what sessions cost that did nothing. Without any the installation takes some statements a second alone.
+func (r *run) idleCost(p *Phase, alone float64) {
 	thousandMinutes := float64(r.crew.counts()[fleet.Connected]) / 1000 * p.Seconds / 60
 	r.costOf(p, "1000_idle_minutes", "1,000 sessions and minute, idle", thousandMinutes, "s", 1)
+	if alone > 0 && thousandMinutes > 0 {
+		more := float64(p.Statements.All()) - alone*p.Seconds
+		r.result.add("more_statements_per_1000_idle_minutes", "Statements that they add", more/thousandMinutes, "")
+	}
 	r.result.add("idle_lost", "Sessions lost while idle", float64(p.counts[fleet.Lost]), "")
 }

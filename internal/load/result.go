@@ -14,6 +14,9 @@ type Result struct {
 	Started  time.Time `json:"started"`
 	Seconds  float64   `json:"seconds"`
 	Clients  int       `json:"clients"`
+	// Others is how many cores worked for processes that are not watched, in the worst phase. What was measured beside
+	// such work is slower than it would be.
+	Others float64 `json:"others_cores"`
 	// Interrupted says that it was ended before its time; Problem is what else went wrong.
 	Interrupted bool   `json:"interrupted,omitempty"`
 	Problem     string `json:"problem,omitempty"`
@@ -48,6 +51,8 @@ type Phase struct {
 	// Used is CPU time in seconds, Resident memory in bytes at the phase's end, by process; "load" is the load tool itself.
 	Used     map[string]float64 `json:"cpu_seconds"`
 	Resident map[string]int64   `json:"resident_bytes"`
+	// Others is how many cores worked for processes that are not watched.
+	Others float64 `json:"others_cores"`
 	// Statements are the database's own counters.
 	Statements measure.Statements `json:"statements,omitempty"`
 

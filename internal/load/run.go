@@ -7,6 +7,7 @@ import (
 	"maps"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -73,8 +74,10 @@ func (r *run) finish(ctx context.Context, err error) {
 	if err != nil && !r.result.Interrupted {
 		r.result.Problem = err.Error()
 	}
-	counts := r.crew.counts()
-	r.result.Counts = countsByName(counts)
+	r.result.Counts = countsByName(r.crew.counts())
+	for _, p := range r.result.Phases {
+		r.result.Others = max(r.result.Others, p.Others)
+	}
 	r.result.Failures = append(sortedFailures(r.crew.failures()), r.result.Failures...)
 	for i, d := range r.crew.latencies() {
 		if d.Count() > 0 {
@@ -190,11 +193,13 @@ type mark struct {
 	counts     fleet.Counts
 	used       map[string]measure.Usage
 	pids       map[string]int
+	busy       time.Duration // of the machine; 0 where it cannot be told
 	statements measure.Statements
 }
 
 func (r *run) mark(ctx context.Context) mark {
 	m := mark{at: time.Now(), counts: r.crew.counts(), used: r.usage(), pids: r.watched()}
+	m.busy, _ = measure.Busy()
 	if r.Database != nil {
 		m.statements, _ = r.Database.Read(context.WithoutCancel(ctx)) // without an answer there are no figures of it
 	}
@@ -219,11 +224,24 @@ func (r *run) phase(ctx context.Context, name string, work func(context.Context)
 		}
 		p.Used[name] = u.CPU.Seconds() // all of it, when the process is a new one
 	}
+	p.Others = others(from, to, p.Used, p.Seconds)
 	if from.statements != nil && to.statements != nil {
 		p.Statements = to.statements.Since(from.statements)
 	}
 	r.result.Phases = append(r.result.Phases, p)
 	return &r.result.Phases[len(r.result.Phases)-1], err
+}
+
+// others is how many cores worked for processes that are not watched.
+func others(from, to mark, used map[string]float64, seconds float64) float64 {
+	if from.busy == 0 || to.busy == 0 {
+		return 0
+	}
+	busy := (to.busy - from.busy).Seconds()
+	for _, watched := range used {
+		busy -= watched
+	}
+	return max(0, busy/seconds)
 }
 
 // connectAll connects all clients, as a phase of its own, and waits until the work of it has ended.
@@ -261,15 +279,29 @@ var errNotConnected = errors.New("not all clients connected in time")
 
 // memory adds what a session takes in each watched process, measured against its use when there was none.
 func (r *run) memory(name, when string, empty map[string]measure.Usage) {
-	connected := float64(r.crew.counts()[fleet.Connected])
 	used := r.usage()
 	for _, process := range slices.Sorted(maps.Keys(used)) {
-		u := used[process]
+		u, connected := used[process], r.sessionsOf(process, used)
 		if before, ok := empty[process]; ok && connected > 0 && process != "fs-admin" {
 			perClient := float64(u.Resident-before.Resident) / connected / 1024
 			r.result.add(process+"_kib_per_session_"+name, process+" memory a session, "+when, perClient, "KiB")
 		}
 	}
+}
+
+// sessionsOf is how many sessions a process has a part in. Those whose names begin as that of fs-server share them.
+func (r *run) sessionsOf(process string, watched map[string]measure.Usage) float64 {
+	connected := float64(r.crew.counts()[fleet.Connected])
+	if !strings.HasPrefix(process, serverName) {
+		return connected
+	}
+	servers := 0.0
+	for name := range watched {
+		if strings.HasPrefix(name, serverName) {
+			servers++
+		}
+	}
+	return connected / servers
 }
 
 // costOf adds CPU time and statements per operation. CPU time comes in a unit of which scale are a second.

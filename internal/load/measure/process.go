@@ -28,3 +28,17 @@ func ReadUsage(pid int) (Usage, error) {
 		Resident: int64(stat.ResidentMemory()),
 	}, nil
 }
+
+// Busy is how long the cores of the machine worked for anybody, since it started, all cores together.
+func Busy() (time.Duration, error) {
+	fs, err := procfs.NewDefaultFS()
+	if err != nil {
+		return 0, fmt.Errorf("machine: %w", err)
+	}
+	stat, err := fs.Stat()
+	if err != nil {
+		return 0, fmt.Errorf("machine: %w", err)
+	}
+	c := stat.CPUTotal
+	return time.Duration((c.User + c.Nice + c.System + c.IRQ + c.SoftIRQ + c.Steal) * float64(time.Second)), nil
+}

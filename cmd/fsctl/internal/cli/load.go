@@ -251,6 +251,9 @@ func (a *app) loadResult(r *load.Result, l *loadFlags) error {
 	return nil
 }
 
+// busyOthers is from how many cores on the work of other processes is worth telling.
+const busyOthers = 0.05
+
 // printLoad prints JSON, or tables of figures, latencies and failures.
 func (a *app) printLoad(r *load.Result) error {
 	if a.output == "json" {
@@ -259,6 +262,9 @@ func (a *app) printLoad(r *load.Result) error {
 	fields := []render.Field{field("Scenario", r.Scenario), field("Clients", r.Clients), field("Seconds", number(r.Seconds))}
 	for _, f := range r.Figures {
 		fields = append(fields, field(f.Text, strings.TrimSpace(number(f.Value)+" "+f.Unit)))
+	}
+	if r.Others > busyOthers {
+		fields = append(fields, field("Cores that other processes used", number(r.Others)))
 	}
 	if err := a.one(r, fields...); err != nil {
 		return err

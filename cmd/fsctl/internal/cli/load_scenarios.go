@@ -31,6 +31,7 @@ func (a *app) loadHoldCommand(l *loadFlags) *cobra.Command {
 	}
 	f := cmd.Flags()
 	f.DurationVar(&h.For, "for", time.Minute, "how long the clients are left alone")
+	f.DurationVar(&h.Before, "before", 0, "watch the installation without clients for this time first")
 	f.BoolVar(&h.Reconnect, "reconnect", false, "before that, drop all sessions and connect again")
 	f.DurationVar(&h.Work, "work", 0, "before that, have all clients send messages to --service for this time")
 	f.StringVar(&h.Sending.Service, "service", "", "service on the server side, for --work")
