@@ -52,7 +52,7 @@ func agentConfig(file *agentconfig.Config) (agent.Config, error) {
 		StateFile:    file.StateFile,
 		Spool:        spoolConfig(file.Settings),
 		StatusSocket: statusSocket(file),
-		Services:     installations(file.Directory),
+		Services:     installations(file),
 		Factories:    service.Standard(),
 	}, nil
 }
@@ -91,8 +91,8 @@ func linkConfig(file *agentconfig.Config, c agentconfig.Communicator) agent.Link
 }
 
 // installations reads the services of the configuration directory. What cannot be used is left out with a warning.
-func installations(directory string) []agent.Installation {
-	services, problems := agentconfig.ReadServices(directory)
+func installations(file *agentconfig.Config) []agent.Installation {
+	services, problems := file.Settings.ReadServices(file.Directory)
 	for _, problem := range problems {
 		glog.Warning(problem)
 	}

@@ -41,6 +41,6 @@ func check(path string) textpb.Problems {
 	if _, err := ReadCommunicator(c.Directory); err != nil {
 		l.warn(err)
 	}
-	_, services := ReadServices(c.Directory)
+	_, services := c.Settings.ReadServices(c.Directory)
 	return textpb.Join(c.Warnings, l.problems, services)
 }

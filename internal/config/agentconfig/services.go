@@ -33,7 +33,11 @@ type Service struct {
 // directory. A later service replaces an earlier one of the same name: signed ones come first, text ones after them, each
 // in the order of their file names.
 func ReadServices(directory string) ([]*Service, textpb.Problems) {
-	l := &loader{}
+	return readServices(directory, Settings{}.authorize)
+}
+
+func readServices(directory string, authorize func(*Service) error) ([]*Service, textpb.Problems) {
+	l := &loader{authorize: authorize}
 	l.directory(filepath.Join(directory, SignedServices), SignedService)
 	l.directory(filepath.Join(directory, TextServices), TextService)
 	return l.services, l.problems
@@ -80,6 +84,8 @@ func (s *Service) checked() (*Service, error) {
 
 // loader collects services and problems of the directories.
 type loader struct {
+	authorize func(*Service) error
+
 	services []*Service
 	problems textpb.Problems
 }
@@ -93,6 +99,9 @@ func (l *loader) directory(path string, read func(string) (*Service, error)) {
 	}
 	for _, e := range entries {
 		s, err := read(filepath.Join(path, e.Name()))
+		if err == nil {
+			err = l.authorize(s)
+		}
 		if err != nil {
 			l.warn(err)
 			continue
