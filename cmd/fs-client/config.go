@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"path/filepath"
 
 	"github.com/golang/glog"
 
@@ -46,7 +47,7 @@ func agentConfig(file *agentconfig.Config) (agent.Config, error) {
 	if err != nil {
 		glog.Warningf("%v; the defaults are used", err)
 	}
-	return agent.Config{
+	cfg := agent.Config{
 		Link:         linkConfig(file, communicator),
 		Labels:       file.Labels,
 		StateFile:    file.StateFile,
@@ -54,7 +55,11 @@ func agentConfig(file *agentconfig.Config) (agent.Config, error) {
 		StatusSocket: statusSocket(file),
 		Services:     installations(file),
 		Factories:    service.Standard(),
-	}, nil
+	}
+	if key := file.Settings.DeploymentKey; key != nil {
+		cfg.Deployer = &deployer{key: key, directory: filepath.Join(file.Directory, agentconfig.SignedServices)}
+	}
+	return cfg, nil
 }
 
 func spoolConfig(s agentconfig.Settings) spool.Config {

@@ -63,6 +63,8 @@ type Config struct {
 	StatusSocket string
 	// Services are installed at start, in order. One that cannot be is logged and left out.
 	Services []Installation
+	// Deployer has services installed and removed by the server. Nil: it may not.
+	Deployer Deployer
 	// Factories are the kinds of service there are.
 	Factories service.Factories
 	// Stalled is called when the communicator hangs. It should end the process.

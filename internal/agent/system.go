@@ -24,6 +24,8 @@ type systemActions interface {
 	rekey() error
 	die(force bool)
 	restartService(ctx context.Context, name string) error
+	installService(context.Context, *fspb.Message) error
+	removeService(context.Context, *fspb.Message) error
 }
 
 // system is the service by which the server addresses the agent itself.
@@ -43,6 +45,10 @@ func (s system) Process(ctx context.Context, m *fspb.Message) error {
 			return err
 		}
 		return s.actions.restartService(ctx, request.Name)
+	case typeInstallService:
+		return s.actions.installService(ctx, m)
+	case typeRemoveService:
+		return s.actions.removeService(ctx, m)
 	}
 	return fmt.Errorf("unable to process message of type: %s", m.MessageType)
 }
