@@ -179,6 +179,23 @@ func await(t *testing.T, records <-chan record, kind string) *fspb.Message {
 	}
 }
 
+// untilTheEnd reads the records of a session to its end, and returns its messages of the type.
+func untilTheEnd(t *testing.T, records <-chan record, kind string) (found []*fspb.Message) {
+	t.Helper()
+	timeout := time.After(patience)
+	for {
+		select {
+		case r, ok := <-records:
+			if !ok {
+				return found
+			}
+			found = append(found, find(r, kind)...)
+		case <-timeout:
+			t.Fatal("the session does not end")
+		}
+	}
+}
+
 func unpack[M proto.Message](t *testing.T, m *fspb.Message, into M) M {
 	t.Helper()
 	if err := m.Data.UnmarshalTo(into); err != nil {

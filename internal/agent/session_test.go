@@ -156,13 +156,15 @@ func TestNoCollectingDelay(t *testing.T) {
 	r := start(t, s, nil, "echo")
 	n := s.open()
 	records := n.ackAll()
+	fastest := time.Hour // a busy machine may hold up some, but not all
 	for i := range byte(5) {
 		began := time.Now()
 		r.send("echo", i, fspb.Message_MEDIUM)
 		await(t, records, "numbered")
-		if took := time.Since(began); took > 500*time.Millisecond {
-			t.Errorf("message %d took %v", i, took)
-		}
+		fastest = min(fastest, time.Since(began))
+	}
+	if fastest > 500*time.Millisecond {
+		t.Errorf("the fastest message took %v", fastest)
 	}
 }
 

@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
@@ -29,19 +28,24 @@ func TestRekey(t *testing.T) { // G-12, G-53
 	records := n.ackAll()
 	m := to(n, "system", "RekeyRequest", nil)
 	n.push(m)
-	if ids := acked(t, await(t, records, "MessageAck")); len(ids) != 1 || !bytes.Equal(ids[0], m.MessageId) {
-		t.Errorf("acks of %x", ids)
-	}
-	began := time.Now()
+	// A batch that was under way may end the session before the acknowledgement is in the outbox; it then comes under the
+	// new identity, which servers take for this request.
+	acks := untilTheEnd(t, records, "MessageAck")
 	next := s.open()
+	infos := find(next.first, "ClientInfo")
+	acks = append(acks, find(next.first, "MessageAck")...)
+	for later := next.ackAll(); len(acks) == 0 || len(infos) == 0; {
+		r := receive(t, later, "a record of the next session")
+		acks, infos = append(acks, find(r, "MessageAck")...), append(infos, find(r, "ClientInfo")...)
+	}
+	if ids := acked(t, acks[0]); len(acks) != 1 || len(ids) != 1 || !bytes.Equal(ids[0], m.MessageId) {
+		t.Errorf("%d acks, the first of %x", len(acks), ids)
+	}
 	if next.id == old || next.id != r.agent.ID() {
 		t.Errorf("the next session is of client %v, it was %v, the agent says %v", next.id, old, r.agent.ID())
 	}
-	if took := time.Since(began); took > 2*time.Second {
-		t.Errorf("the next session came after %v", took)
-	}
-	if len(find(next.first, "ClientInfo")) != 1 {
-		t.Errorf("record 0 has %v, want ClientInfo", next.first.data.Messages)
+	if len(infos) != 1 {
+		t.Errorf("%d times ClientInfo, want one", len(infos))
 	}
 	if next.first.data.SequencingNonce != 7 {
 		t.Errorf("the nonce is %d", next.first.data.SequencingNonce)
@@ -275,6 +279,10 @@ func TestTokensGoBack(t *testing.T) {
 	}
 	n := s.open()
 	records := n.ackAll()
+	granted := n.first.data.AllowedMessages["sink"]
+	for granted == 0 { // the session was opened before the service was there: its grant comes later
+		granted = receive(t, records, "the grant").data.AllowedMessages["sink"]
+	}
 	for range 40 {
 		m := to(n, "sink", "quick", nil)
 		m.MessageId = nil // so that no ack carries the tokens
