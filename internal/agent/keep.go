@@ -28,7 +28,7 @@ var keptShares = [classes]int64{classHigh: 12, classMedium: 11, classLow: 10}
 // keeper is the spool as the outbox needs it. A nil keeper is never usable, and has nothing.
 type keeper struct {
 	spool *spool.Spool
-	found []spool.Entry // from before, until replay
+	found *spool.Recovery // from before, until replay
 	limit int64
 
 	mu      sync.Mutex
@@ -52,7 +52,7 @@ func openKeeper(cfg spool.Config) *keeper {
 	for _, problem := range found.Problems {
 		glog.Errorf("spool: %v", problem)
 	}
-	return &keeper{spool: s, found: found.Entries, limit: s.Stats().MaxBytes}
+	return &keeper{spool: s, found: found, limit: s.Stats().MaxBytes}
 }
 
 // usable reports whether messages go to disk now.
@@ -182,9 +182,9 @@ func (o *outbox) replay() {
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	for _, e := range o.keeper.found {
+	o.nextSeq = o.keeper.found.LastID // not only of what is left: a removal on disk is for ever
+	for _, e := range o.keeper.found.Entries {
 		p := &parcel{seq: e.ID, class: min(int(e.Tag&tagClass), classLow), size: e.Size, kept: true, background: e.Tag&tagBackground != 0}
-		o.nextSeq = max(o.nextSeq, e.ID)
 		o.holdLocked(p)
 		o.class[p.class].queued = append(o.class[p.class].queued, p)
 	}

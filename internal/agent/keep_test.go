@@ -49,6 +49,23 @@ func TestOutboxSurvives(t *testing.T) {
 	}
 }
 
+// A new message never gets the number of one whose removal is still on disk: it would be gone with it.
+func TestNumbersAreNotGivenTwice(t *testing.T) {
+	cfg := spool.Config{Dir: t.TempDir()}
+	o, kill := spooled(t, cfg)
+	fill(t, o, fspb.Message_LOW, 1)
+	fill(t, o, fspb.Message_HIGH, 2)
+	o.take(identity.ClientID{}, 1).accept() // 2, the last one
+	kill()
+	o, kill = spooled(t, cfg)
+	fill(t, o, fspb.Message_MEDIUM, 3)
+	kill()
+	o, _ = spooled(t, cfg)
+	if got, want := contents(t, takeAll(o)), []byte{3, 1}; !bytes.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+}
+
 func TestBackgroundSurvives(t *testing.T) {
 	cfg := spool.Config{Dir: t.TempDir()}
 	o, kill := spooled(t, cfg)

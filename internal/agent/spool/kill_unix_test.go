@@ -37,10 +37,7 @@ func appendUntilKilled(dir string) int {
 	if len(found.Aside) > 0 {
 		fmt.Println("damaged", found.Aside)
 	}
-	next := uint64(1)
-	if n := len(found.Entries); n > 0 {
-		next = found.Entries[n-1].ID + 1
-	}
+	next := found.LastID + 1
 	var senders sync.WaitGroup
 	for w := range uint64(4) {
 		senders.Go(func() {

@@ -68,6 +68,7 @@ func (s *Spool) load(found *Recovery) (damaged []*segment) {
 		}
 		seg.size = int64(len(data))
 		bad := scan(data, seg.mark, func(offset int, r record) {
+			found.LastID = max(found.LastID, r.id)
 			if r.kind == kindRemoved {
 				seg.removed = append(seg.removed, r.removed()...)
 				return
@@ -76,6 +77,7 @@ func (s *Spool) load(found *Recovery) (damaged []*segment) {
 		})
 		for _, id := range seg.removed {
 			removed[id] = true
+			found.LastID = max(found.LastID, id)
 		}
 		if bad || err != nil {
 			damaged = append(damaged, seg)

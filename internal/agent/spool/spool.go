@@ -92,6 +92,7 @@ type Entry struct {
 // Recovery is what Open found.
 type Recovery struct {
 	Entries []Entry  // in the order of their IDs
+	LastID  uint64   // highest one that the spool knows of, also of removed messages; new ones have to be above it
 	Aside   []string // paths of damaged files, as they are called now
 	// Problems are damages that could not be dealt with; the spool is usable all the same.
 	Problems []error
@@ -124,7 +125,7 @@ type place struct {
 	tag     byte
 }
 
-// Append keeps a message until Remove. IDs are not used twice. It returns when the message is safe, see Config.Sync, or
+// Append keeps a message until Remove. IDs are not used twice, not even those of removed messages, see Recovery.LastID. It returns when the message is safe, see Config.Sync, or
 // with an error, after which the message is not in the spool.
 func (s *Spool) Append(id uint64, tag byte, message []byte) error {
 	if len(message) > MaxMessage {

@@ -77,7 +77,7 @@ func TestMessagesSurvive(t *testing.T) {
 			t.Fatal(err)
 		}
 		s, found = reopen(t, s, cfg)
-		if got := ids(found); !slices.Equal(got, []uint64{1, 3, 9}) || len(found.Aside) > 0 || found.Entries[1].Tag != 3 {
+		if got := ids(found); !slices.Equal(got, []uint64{1, 3, 9}) || found.LastID != 9 || len(found.Aside) > 0 || found.Entries[1].Tag != 3 {
 			t.Errorf("found %v", found)
 		}
 		for _, id := range ids(found) {
@@ -98,6 +98,24 @@ func TestMessagesSurvive(t *testing.T) {
 		if _, found = reopen(t, s, cfg); len(found.Entries) != 0 {
 			t.Errorf("found %v after all was removed", found.Entries)
 		}
+	}
+}
+
+// The number of a removed message is not given again while the disk knows of its removal.
+func TestLastIDKnowsRemovedMessages(t *testing.T) {
+	cfg := spool.Config{Dir: t.TempDir()}
+	s, _ := open(t, cfg)
+	add(t, s, 1, 2)
+	if err := s.Remove(2); err != nil {
+		t.Fatal(err)
+	}
+	s, found := reopen(t, s, cfg)
+	if found.LastID != 2 {
+		t.Errorf("the last number is %d", found.LastID)
+	}
+	add(t, s, found.LastID+1)
+	if _, found = reopen(t, s, cfg); len(found.Entries) != 2 {
+		t.Errorf("found %v", found.Entries)
 	}
 }
 
