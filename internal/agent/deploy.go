@@ -27,15 +27,12 @@ type Deployer interface {
 	Forget(name string) error
 }
 
-var (
-	errNoDeployment = errors.New("this agent takes no services from the server: it has no deployment key")
-	errNotTheSystem = errors.New("only the server's service \"system\" deploys services")
-)
+var errNotTheSystem = errors.New("only the server's service \"system\" deploys services")
 
-// deployable says whether a message may change the services.
+// deployable says whether a message may change the services. Without a Deployer its type is as unknown as to the original.
 func (a *Agent) deployable(m *fspb.Message) error {
 	if a.cfg.Deployer == nil {
-		return errNoDeployment
+		return unknownType(m)
 	}
 	if from := m.GetSource(); from.GetServiceName() != systemService || len(from.GetClientId()) > 0 {
 		return errNotTheSystem

@@ -89,7 +89,7 @@ func TestDeploymentIsRefused(t *testing.T) {
 		system    bool
 		want      string
 	}{
-		"no key":          {nil, "good", true, "no deployment key"},
+		"no key":          {nil, "good", true, "unable to process message of type: InstallService"},
 		"wrong signature": {&fakeDeployer{kept: map[string]bool{}}, "bad", true, "bad signature"},
 		"wrong source":    {&fakeDeployer{kept: map[string]bool{}}, "good", false, "only the server's service"},
 	} {

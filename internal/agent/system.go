@@ -50,6 +50,10 @@ func (s system) Process(ctx context.Context, m *fspb.Message) error {
 	case typeRemoveService:
 		return s.actions.removeService(ctx, m)
 	}
+	return unknownType(m)
+}
+
+func unknownType(m *fspb.Message) error {
 	return fmt.Errorf("unable to process message of type: %s", m.MessageType)
 }
 
