@@ -1,4 +1,26 @@
 package server
 
 // For tests in package server_test.
-var CheckMemory = (*Server).checkMemory
+var (
+	CheckMemory = (*Server).checkMemory
+	Lifetime    = (*Server).lifetime
+	Close       = (*Server).closeBatchers
+)
+
+// Opening is how many sessions are there, those included that are still opening.
+func Opening(s *Server) int { return len(s.expiry.all()) }
+
+// NewAllow returns the question that decides on a registration from an address.
+func NewAllow(limits RegistrationLimits) func(address string) bool {
+	return newRegistrationLimiter(limits).allow
+}
+
+// Decode does what a record goes through before its messages reach a service, and returns how many do.
+func Decode(s *Server, body []byte) (int, error) {
+	rec, err := s.decodeContact(body)
+	if err != nil {
+		return 0, err
+	}
+	defer rec.charge.release()
+	return len(s.admit([8]byte{1}, rec.data.Messages, rec.validity)), nil
+}

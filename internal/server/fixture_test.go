@@ -31,11 +31,15 @@ type recorder struct {
 	fail     error
 	poison   string        // source_message_id at which Ingest panics
 	gate     chan struct{} // when set, Ingest waits for it
+	waits    int           // calls that wait for gate
 }
 
 func (r *recorder) Ingest(ctx context.Context, b services.Batch) error {
 	r.mu.Lock()
 	gate := r.gate
+	if gate != nil {
+		r.waits++
+	}
 	r.mu.Unlock()
 	if gate != nil {
 		select {
@@ -46,6 +50,9 @@ func (r *recorder) Ingest(ctx context.Context, b services.Batch) error {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if gate != nil {
+		r.waits--
+	}
 	if r.fail != nil {
 		return r.fail
 	}
@@ -69,6 +76,22 @@ func (r *recorder) failWith(err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.fail = err
+}
+
+// hold makes Ingest wait until the returned function is called.
+func (r *recorder) hold() (letGo func()) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	gate := make(chan struct{})
+	r.gate = gate
+	return func() { close(gate) }
+}
+
+// waiting is how many calls wait for gate.
+func (r *recorder) waiting() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.waits
 }
 
 func (r *recorder) panicOn(sourceID string) {

@@ -1,0 +1,118 @@
+package server_test
+
+import (
+	"fmt"
+	"runtime"
+	"testing"
+	"time"
+
+	fspb "github.com/farspeak/farspeak/proto/fleetspeak"
+)
+
+// An idle session has no goroutine of its own; one that is compressed has one, which reads. Nor does it ask the store
+// anything (G-29).
+func TestIdleSessionsCostNoGoroutines(t *testing.T) {
+	const sessions = 100
+	for encoding, most := range map[string]float64{"": 0.1, "deflate": 1.1} {
+		t.Run("encoding "+encoding, func(t *testing.T) {
+			var faulty *faultyStore
+			f := start(t, withFaults(&faulty))
+			before := runtime.NumGoroutine()
+			for range sessions {
+				f.idle(t, encoding)
+			}
+			each := func() float64 { return float64(runtime.NumGoroutine()-before) / sessions }
+			waitFor(t, "the goroutines of the opening to end", func() bool { return each() <= most })
+			asked := faulty.count(dueMessages)
+			for range 20 { // rounds of the scheduler: nothing wakes up by itself
+				runtime.Gosched()
+			}
+			if again := faulty.count(dueMessages); again != asked || each() > most {
+				t.Errorf("%v goroutines for an idle session, %d questions to the store", each(), again-asked)
+			}
+		})
+	}
+}
+
+// idle opens a session that then has nothing to say. It has sent a record, as every agent has.
+func (f *fixture) idle(t testing.TB, encoding string) *testStream {
+	t.Helper()
+	agent := newTestAgent(t, f.address)
+	encode := func(raw []byte) []byte { return raw }
+	if encoding == "deflate" {
+		encode = newDeflated(t).piece
+	}
+	stream := agent.openEncoded(encoding, encode(agent.first(&fspb.ContactData{})))
+	stream.status()
+	stream.next()
+	stream.send(encode(framed(agent.wrap(manyMessages(1)))))
+	stream.next()
+	return stream
+}
+
+// One client has one record in processing at a time, however many it sends: the line to it is the queue (G-29).
+func TestRecordsInProcessingAreBounded(t *testing.T) {
+	f := start(t)
+	agent := newTestAgent(t, f.address)
+	stream, _ := agent.session(&fspb.ContactData{})
+	letGo := f.services.hold()
+	const records = 50
+	for i := range records {
+		stream.send(framed(agent.wrap(&fspb.ContactData{Messages: []*fspb.Message{toService("S", fmt.Sprint(i))}})))
+	}
+	waitFor(t, "the first record to be taken up", func() bool { return f.services.waiting() > 0 })
+	if waiting := f.services.waiting(); waiting != 1 {
+		t.Errorf("%d records of one client in processing, want 1", waiting)
+	}
+	letGo()
+	for want := uint64(1); want <= records; want++ {
+		if got := stream.next().AckIndex; got != want {
+			t.Fatalf("acknowledgement %d, want %d", got, want)
+		}
+	}
+}
+
+// Parked sessions wake up for everything that can happen to them: records whole and in pieces, pushes, the end.
+func TestParkedSessionsWakeUp(t *testing.T) {
+	f := start(t)
+	stream := f.idle(t, "")
+	agent := newTestAgent(t, f.address)
+	record := framed(agent.wrap(manyMessages(2)))
+	for index := range uint64(3) {
+		for _, b := range record { // in as many chunks as there are bytes
+			stream.send([]byte{b})
+		}
+		if got := stream.next().AckIndex; got != index+2 {
+			t.Fatalf("acknowledgement %d, want %d", got, index+2)
+		}
+	}
+	if err := stream.body.Close(); err != nil { // the last chunk
+		t.Fatal(err)
+	}
+	stream.ended()
+	gone := f.idle(t, "")
+	if err := netConn(gone.raw).Close(); err != nil { // without a goodbye
+		t.Fatal(err)
+	}
+	waitFor(t, "both sessions to be forgotten", func() bool { return f.server.Sessions() == 0 })
+}
+
+// Parked sessions are told of a drain, and those that stay are cut.
+func TestParkedSessionsDrain(t *testing.T) {
+	f := start(t)
+	var streams []*testStream
+	for range 100 {
+		streams = append(streams, f.idle(t, ""))
+	}
+	started := time.Now()
+	f.stop()
+	if took := time.Since(started); took > 5*time.Second {
+		t.Errorf("the drain took %v, its timeout is 2 s", took)
+	}
+	for _, stream := range streams {
+		if got := stream.next(); !got.DoneSending {
+			t.Fatalf("got %v, want done_sending", got)
+		}
+		stream.ended()
+	}
+}
