@@ -7,10 +7,12 @@ PACKAGES ?= ./...
 
 # For test.
 TESTFLAGS ?=
-# For bench: which benchmarks, how often, how long each.
+# For bench-micro: which benchmarks, how often, how long each.
 BENCH     ?= .
 COUNT     ?= 1
 BENCHTIME ?= 1s
+# For bench-fabric: its flags; "go run ./bench -help" lists them.
+FABRIC    ?=
 # For fuzz: how long each target runs.
 FUZZTIME  ?= 5s
 
@@ -53,8 +55,15 @@ fuzz: ## run each fuzz target for FUZZTIME (5s; at night 60s)
 	FUZZTIME=$(FUZZTIME) scripts/fuzz.sh
 
 .PHONY: bench
-bench: ## run BENCH (.) COUNT (1) times; "make -s bench COUNT=10 >new.txt" is input for benchstat
+bench: bench-micro bench-fabric ## both of these
+
+.PHONY: bench-micro
+bench-micro: ## run BENCH (.) COUNT (1) times; "make -s bench-micro COUNT=10 >new.txt" is input for benchstat
 	@$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -benchtime $(BENCHTIME) -count $(COUNT) $(PACKAGES)
+
+.PHONY: bench-fabric
+bench-fabric: deps ## measure an installation of its own beside bars and floors; FABRIC="-only idle,connect" runs parts
+	$(GO) run ./bench $(FABRIC)
 
 ##@ Look after the source
 
@@ -103,4 +112,4 @@ clean: ## remove bin/
 help: ## print this
 	@awk 'BEGIN { FS = ":.*## " } \
 		/^##@ / { printf "\n%s\n", substr($$0, 5) } \
-		/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+		/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

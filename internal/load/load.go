@@ -60,7 +60,7 @@ type Config struct {
 	Watch map[string]int
 	// Database counts statements; nil when nobody can be asked.
 	Database *measure.Database
-	// Progress is told each second how things stand, Phase which phase begins; nil when nobody looks.
+	// Progress is told now and then how things stand, Phase which phase begins; nil when nobody looks.
 	Progress func(text string)
 	Phase    func(name string)
 }

@@ -17,10 +17,10 @@ import (
 )
 
 const (
-	// sampleEvery is the time between two points of the series.
-	sampleEvery = time.Second
-	// maxPoints bounds the series; a longer run has wider ones.
-	maxPoints = 3600
+	// sampleEvery is the time between two points of the series, at first. When there are maxPoints, every other one goes and
+	// the time doubles.
+	sampleEvery = 250 * time.Millisecond
+	maxPoints   = 1200
 	// itself is the name under which the load tool's own use is told.
 	itself = "load"
 )
@@ -125,7 +125,8 @@ func (r *run) usage() map[string]measure.Usage {
 
 // sample follows the run until ctx ends.
 func (r *run) sample(ctx context.Context) {
-	ticker := time.NewTicker(sampleEvery)
+	every := sampleEvery
+	ticker := time.NewTicker(every)
 	defer ticker.Stop()
 	before, last, usedBefore := r.crew.counts(), time.Now(), r.usage()
 	for {
@@ -137,12 +138,22 @@ func (r *run) sample(ctx context.Context) {
 		}
 		counts, used := r.crew.counts(), r.usage()
 		p := r.point(now.Sub(last).Seconds(), counts, counts.Since(before), used, usedBefore)
-		if len(r.result.Series) < maxPoints {
-			r.result.Series = append(r.result.Series, p)
+		if r.result.Series = append(r.result.Series, p); len(r.result.Series) == maxPoints {
+			r.result.Series = everyOther(r.result.Series)
+			every *= 2
+			ticker.Reset(every)
 		}
 		r.Progress(r.line(p, counts))
 		before, last, usedBefore = counts, now, used
 	}
+}
+
+func everyOther(points []Point) []Point {
+	kept := points[:0]
+	for i := 1; i < len(points); i += 2 {
+		kept = append(kept, points[i])
+	}
+	return kept
 }
 
 // point is the state of the run after an interval.
