@@ -4,7 +4,6 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
-	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
@@ -41,9 +40,4 @@ func newCertificates() (*certificates, error) {
 		certificate: string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: certificate})),
 		key:         string(pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: der})),
 	}, nil
-}
-
-// pair is the certificate as a TLS server takes it.
-func (c *certificates) pair() (tls.Certificate, error) {
-	return tls.X509KeyPair([]byte(c.certificate), []byte(c.key))
 }
