@@ -9,10 +9,12 @@ import (
 	"github.com/farspeak/farspeak/internal/store"
 )
 
-// Retries of fetches and attempts while the store is away.
+// Retries of what failed for want of the store, or of memory: the first and the longest delay, and after how long without
+// a failure the next one counts as the first again.
 const (
 	retryFirst = 200 * time.Millisecond
 	retryMost  = 10 * time.Second
+	retryQuiet = 2 * retryMost
 )
 
 // attemptTimeout bounds one try to record what was handed out.

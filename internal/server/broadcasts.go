@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -109,7 +110,7 @@ func (b *broadcasts) refreshFailed(ctx context.Context) bool {
 
 // interval is the wire protocol's: one to two times the configured one.
 func (b *broadcasts) interval() time.Duration {
-	return b.server.cfg.BroadcastInterval/4*5 + jittered(b.server.cfg.BroadcastInterval/4)
+	return b.server.cfg.BroadcastInterval + rand.N(b.server.cfg.BroadcastInterval)
 }
 
 // refresh reads the active broadcasts and sends new ones to connected clients. One that fails is new again next time, and

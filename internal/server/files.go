@@ -62,7 +62,7 @@ func (s *Server) serveFile(w http.ResponseWriter, r *http.Request) error {
 			glog.Warningf("file %s/%s: %v", service, name, err)
 		}
 	}()
-	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(fileBudget)) // else ctx has to do
+	setDeadlines(w, fileBudget) // for reads too: one that passes ends the context of the request
 	info := file.Info()
 	w.Header().Set("ETag", fmt.Sprintf(`"%x-%x"`, info.Modified.UnixMicro(), info.Size)) // finer than seconds (G-41)
 	http.ServeContent(w, r, name, info.Modified, file)

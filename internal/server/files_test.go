@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/farspeak/farspeak/internal/server"
 )
@@ -107,4 +108,29 @@ func TestFileAuthorization(t *testing.T) {
 	if response, _ := agent.get("/files/S/f", labels); response.StatusCode != http.StatusNotFound {
 		t.Errorf("status %d with the label, want 404 for an unknown file", response.StatusCode)
 	}
+}
+
+// A file may take as long as a slow line needs: no deadline that is meant for small requests ends it.
+func TestSlowFile(t *testing.T) {
+	inBubble(t, func(t *testing.T, f *fixture, l *pipeListener) {
+		content := strings.Repeat("0123456789abcdef", 1<<14)
+		if err := f.store.PutFile(t.Context(), "S", "f", strings.NewReader(content)); err != nil {
+			t.Fatal(err)
+		}
+		stream := &testStream{t: t, raw: l.dial(t)}
+		stream.request("GET /files/S/f HTTP/1.1\r\nHost: localhost\r\n\r\n")
+		if status := stream.status(); status != http.StatusOK {
+			t.Fatalf("status %d", status)
+		}
+		var got bytes.Buffer
+		for range 4 {
+			time.Sleep(2 * time.Minute)
+			if _, err := io.CopyN(&got, stream.reader, int64(len(content)/4)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got.String() != content {
+			t.Error("the content differs")
+		}
+	})
 }

@@ -9,6 +9,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/farspeak/farspeak/internal/store"
 	"github.com/farspeak/farspeak/internal/wire"
 )
 
@@ -210,12 +211,20 @@ func (n *session) admit(ctx context.Context, p peer, rec record) error {
 	if err != nil {
 		return err
 	}
-	n.nonce, n.labels, n.blacklisted = nonce, client.Labels, client.Blacklisted
-	n.tokens.Start(rec.data.AllowedMessages)
+	n.admitted(client, nonce, rec)
 	if err := s.ingest(ctx, n.sender(), rec); err != nil {
 		return failed("the messages cannot be processed", err)
 	}
 	return nil
+}
+
+// admitted notes what the contact told. A hint that the client is blacklisted may have come first.
+func (n *session) admitted(client *store.Client, nonce uint64, rec record) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.nonce, n.labels = nonce, client.Labels
+	n.blacklisted = n.blacklisted || client.Blacklisted
+	n.tokens.Start(rec.data.AllowedMessages)
 }
 
 // join makes the session current and answers record 0. It is in the registry before its queue is read, so that whatever

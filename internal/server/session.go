@@ -28,8 +28,8 @@ const (
 
 // session is one live streaming connection.
 //
-// The goroutine that runs it owns its reading side; while nothing arrives there is none (park.go). Acknowledgements are written by that goroutine, pushes by short-lived
-// ones; writing keeps them apart.
+// The goroutine that runs it owns its reading side; while nothing arrives there is none (park.go). Acknowledgements are
+// written by that goroutine, pushes by short-lived ones; writing keeps them apart.
 type session struct {
 	// Static after construction.
 	server  *Server

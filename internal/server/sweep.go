@@ -27,12 +27,13 @@ type sweeper struct {
 	cursor int64 // store time up to which everything was seen
 }
 
-// sweepForever sweeps at the configured interval, and marks again the sessions whose fetch failed, with a growing delay
-// while the store is away.
+// sweepForever sweeps at the configured interval, and marks again the sessions whose fetch failed: with a growing delay, as
+// long as they go on failing.
 func (s *Server) sweepForever(ctx context.Context) {
 	sweeper := &sweeper{server: s, cursor: s.storeNow().UnixMicro()}
 	delay := backoff.NewExponentialBackOff()
 	delay.InitialInterval, delay.MaxInterval = retryFirst, retryMost
+	var retried time.Time
 	next := time.NewTimer(jittered(s.cfg.SweepInterval))
 	defer next.Stop()
 	for {
@@ -45,15 +46,16 @@ func (s *Server) sweepForever(ctx context.Context) {
 			}
 			next.Reset(jittered(s.cfg.SweepInterval))
 		case <-s.retries.arrived:
+			if time.Since(retried) > retryQuiet {
+				delay.Reset()
+			}
 			if !pause(ctx, delay.NextBackOff()) {
 				return
 			}
 			for n := range s.retries.take() {
 				n.mark()
 			}
-			if s.storeAnswers(ctx) {
-				delay.Reset()
-			}
+			retried = time.Now()
 		}
 	}
 }
@@ -103,14 +105,6 @@ func (w *sweeper) wake(ctx context.Context, ids []identity.ClientID) error {
 	s.metrics.swept.Add(float64(len(ids)))
 	s.Wake(ids)
 	return nil
-}
-
-// storeAnswers asks the cheapest question there is.
-func (s *Server) storeAnswers(ctx context.Context) bool {
-	ctx, cancel := context.WithTimeout(ctx, retryMost)
-	defer cancel()
-	_, err := s.cfg.Store.GetClients(ctx, []identity.ClientID{{1}})
-	return err == nil
 }
 
 // jittered spreads an interval over 75 to 125 per cent of itself.
