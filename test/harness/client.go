@@ -37,6 +37,8 @@ type ClientOptions struct {
 	PreferHTTP2 bool
 	// Deflate compresses what it sends.
 	Deflate bool
+	// Services run beside "echo".
+	Services []*fspb.ClientServiceConfig
 }
 
 // StartClient runs an fs-client in a folder of its own.
@@ -61,6 +63,9 @@ func (s *Site) StartClient(name string, options ClientOptions) *Client {
 	}
 	s.write(filepath.Join(name, "textservices", "echo.service"),
 		&fspb.ClientServiceConfig{Name: "echo", Factory: "Stdin", Config: echo})
+	for _, service := range options.Services {
+		s.write(filepath.Join(name, "textservices", service.Name+".service"), service)
+	}
 	config := s.write(filepath.Join(name, "client.config"), &genericpb.Config{
 		TrustedCerts: s.certificates.certificate,
 		Server:       options.Servers,

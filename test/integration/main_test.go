@@ -12,7 +12,12 @@ import (
 // programs are the daemons, built once for all tests.
 var programs *harness.Programs
 
-func TestMain(m *testing.M) { os.Exit(run(m)) }
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == endpointFlag {
+		os.Exit(runEndpoint(os.Args[2:]))
+	}
+	os.Exit(run(m))
+}
 
 func run(m *testing.M) int {
 	var err error
