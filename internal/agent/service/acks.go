@@ -9,6 +9,9 @@ const (
 	maxUnacknowledgedBytes = 1 << 20 // of IDs
 )
 
+// manyAcks is how many do not wait for others to gather: a process of the original has no more than 100 under way.
+const manyAcks = 50
+
 // maxAckBytes is the size of the IDs in one LocalAck, which has to fit a message of the protocol.
 const maxAckBytes = 256 << 10
 
@@ -65,6 +68,13 @@ func (a *ackBook) accept(id []byte) {
 	case a.waiting <- struct{}{}:
 	default:
 	}
+}
+
+// many reports whether there are so many to take that they should not wait for others.
+func (a *ackBook) many() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return len(a.accepted) >= manyAcks
 }
 
 // take returns IDs for one LocalAck, or none when there are none.

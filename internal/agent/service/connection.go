@@ -170,7 +170,12 @@ func (c *connection) writeOn(ctx context.Context) (left *handover, err error) {
 		case h := <-c.counter:
 			left, err = c.send(h)
 		case <-c.acks.waiting:
-			batch = time.After(c.timing.ackDelay)
+			switch {
+			case c.acks.many():
+				batch, err = nil, c.sendAcks()
+			case batch == nil:
+				batch = time.After(c.timing.ackDelay)
+			}
 		case <-batch:
 			batch = nil
 			err = c.sendAcks()
