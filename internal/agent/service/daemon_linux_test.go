@@ -29,6 +29,7 @@ func TestDaemonEnvironment(t *testing.T) {
 
 // What a process leaves unread is given to the next one, in order and once. // G-15
 func TestDaemonRedelivery(t *testing.T) {
+	t.Parallel()
 	for name, lazy := range map[string]bool{"lazy": true, "not lazy": false} {
 		t.Run(name, func(t *testing.T) {
 			d := newDesk()

@@ -194,6 +194,7 @@ func poll(t *testing.T, what string, condition func() bool, describe func() stri
 }
 
 func TestDaemonRespawnDelay(t *testing.T) {
+	t.Parallel()
 	d := newDesk()
 	times := quick
 	times.Respawn = 300 * time.Millisecond
@@ -242,6 +243,7 @@ func TestDaemonStop(t *testing.T) {
 
 // A stop reaches the whole process group, also when it ignores the interrupt. // G-43
 func TestDaemonStopReachesTheGroup(t *testing.T) {
+	t.Parallel()
 	d := newDesk()
 	pidFile := filepath.Join(t.TempDir(), "pid")
 	svc := startDaemon(t, d, &daemonpb.Config{Argv: argv(t, "orphan", "frozen", pidFile)}, quick)
@@ -273,14 +275,15 @@ func TestDaemonLazyStart(t *testing.T) {
 
 // The clock of inactivity starts with the process, and messages count in both directions. // G-14
 func TestDaemonInactivity(t *testing.T) {
+	t.Parallel()
 	d := newDesk()
-	config := &daemonpb.Config{Argv: argv(t, "loopback"), InactivityTimeout: durationOf(time.Second)}
+	config := &daemonpb.Config{Argv: argv(t, "loopback"), InactivityTimeout: durationOf(2 * time.Second)}
 	svc := startDaemon(t, d, config, quick)
 	process(t, svc, textMessage(t, "Ping", ""))
 	first := annotation(d.next(t, 0), "pid")
-	<-time.After(600 * time.Millisecond) // below the timeout
+	<-time.After(1200 * time.Millisecond) // below the timeout
 	process(t, svc, textMessage(t, "Ping", ""))
-	<-time.After(600 * time.Millisecond) // above it, counted from the start
+	<-time.After(1200 * time.Millisecond) // above it, counted from the start
 	process(t, svc, textMessage(t, "Ping", ""))
 	if again := annotation(d.next(t, 2), "pid"); again != first {
 		t.Fatalf("process %s was replaced by %s while it was in use", first, again)
@@ -298,6 +301,7 @@ func TestDaemonInactivity(t *testing.T) {
 
 // A message on which every process dies fails in the end. // G-15, G-16
 func TestDaemonPoison(t *testing.T) {
+	t.Parallel()
 	d := newDesk()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
@@ -357,6 +361,7 @@ func hasEnded(pid int) bool {
 
 // A full outbox holds back the process, and a stop comes through nevertheless. // G-56
 func TestDaemonBackPressure(t *testing.T) {
+	t.Parallel()
 	d := newDesk()
 	d.setFull(true)
 	svc := startDaemon(t, d, &daemonpb.Config{Argv: argv(t, "number", "100000")}, quick)
@@ -374,6 +379,7 @@ func TestDaemonBackPressure(t *testing.T) {
 
 // Ten thousand messages come through each way, in order.
 func TestDaemonManyMessages(t *testing.T) {
+	t.Parallel()
 	const messages = 10000
 	t.Run("from the process", func(t *testing.T) {
 		d := newDesk()

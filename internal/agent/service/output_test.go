@@ -40,6 +40,7 @@ func printed(t *testing.T, d *desk, limit int) (stdout, stderr []byte, messages 
 }
 
 func TestDaemonOutput(t *testing.T) {
+	t.Parallel()
 	const size = 5 << 20
 	for name, tt := range map[string]struct {
 		flush int32
@@ -68,6 +69,7 @@ func TestDaemonOutput(t *testing.T) {
 }
 
 func TestDaemonOutputIsSentWhenOld(t *testing.T) {
+	t.Parallel()
 	d := newDesk()
 	startDaemon(t, d, &daemonpb.Config{
 		Argv: argv(t, "print", "10", "stay"), StdParams: &daemonpb.Config_StdParams{ServiceName: "out", FlushTimeSeconds: 1},
@@ -90,6 +92,7 @@ func TestDaemonOutputIsSentWhenOld(t *testing.T) {
 
 // Grandchildren that hold the streams do not hold up the end of the process, and nothing that was printed is lost.
 func TestDaemonOutputOfGrandchildren(t *testing.T) {
+	t.Parallel()
 	d := newDesk()
 	svc := startDaemon(t, d, &daemonpb.Config{
 		Argv:      []string{"sh", "-c", "printf before; setsid sleep 5 & exit 0"},

@@ -180,6 +180,7 @@ func TestSocketToTheByte(t *testing.T) {
 }
 
 func TestSocketAcknowledgesWhatTheServerHas(t *testing.T) {
+	t.Parallel()
 	d, path := newDesk(), socketPath(t)
 	d.manual = true
 	startSocket(t, d, &socketpb.Config{ApiProxyPath: path}, service.Timing{})
@@ -302,6 +303,7 @@ func TestSocketDeadlines(t *testing.T) {
 
 // A process that does not read holds up nobody but itself, and loses its connection in the end. // G-61
 func TestSocketStalledProcess(t *testing.T) {
+	t.Parallel()
 	d, path := newDesk(), socketPath(t)
 	d.manual = true
 	svc := startSocket(t, d, &socketpb.Config{ApiProxyPath: path}, service.Timing{Channel: 500 * time.Millisecond})
@@ -369,6 +371,7 @@ func TestSocketProcessThatLeaves(t *testing.T) {
 }
 
 func TestSocketManyMessages(t *testing.T) {
+	t.Parallel()
 	const messages = 10000
 	d, path := newDesk(), socketPath(t)
 	svc := startSocket(t, d, &socketpb.Config{ApiProxyPath: path}, service.Timing{})
@@ -464,6 +467,7 @@ func TestSocketReplacement(t *testing.T) {
 
 // Reports have the start time that the server insists on. // G-26
 func TestSocketResourceReports(t *testing.T) {
+	t.Parallel()
 	usage := func(t *testing.T, config *socketpb.Config) (*desk, *rawPeer) {
 		d := newDesk()
 		config.ApiProxyPath = socketPath(t)
