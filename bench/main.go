@@ -38,7 +38,7 @@ func main() {
 	flag.Float64Var(&o.fill, "fill", 1, "factor of what part growth puts into the database: 10 million results, 1 million clients, 100,000 messages")
 	flag.DurationVar(&o.hold, "hold", time.Minute, "how long part idle leaves its clients alone; the bar is for an hour")
 	flag.DurationVar(&o.measure, "for", 10*time.Second, "how long a rate is measured")
-	flag.BoolVar(&o.profiles, "profiles", false, "take CPU profiles of fs-server and fs-admin meanwhile")
+	flag.BoolVar(&o.profiles, "profiles", false, "take profiles of fs-server and fs-admin meanwhile, CPU and memory")
 	flag.StringVar(&o.pool, "buffer_pool", "3G", "memory of the database for its pages")
 	flag.BoolVar(&o.stay, "stay", false, "only start an installation, say how to talk to it, and leave it until Ctrl-C")
 	worker := flag.Bool(strings.TrimPrefix(workerFlag, "-"), false, "for the program itself: run a part of a fleet")

@@ -12,10 +12,10 @@ import (
 	"time"
 )
 
-// profileLength bounds a profile; a phase that is shorter is profiled beyond its end.
+// profileLength is how long CPU is profiled; a phase that is shorter is profiled beyond its end.
 const profileLength = 8 * time.Second
 
-// profiles takes CPU profiles while one phase of a scenario runs.
+// profiles takes profiles of CPU and memory while one phase of a scenario runs.
 type profiles struct {
 	bench       *bench
 	name, phase string
@@ -35,15 +35,20 @@ func (p *profiles) begin(phase string) {
 		return
 	}
 	s := p.bench.site
-	for process, address := range map[string]string{"fs-server": s.servers[0].stats, "fs-admin": s.adminStats} {
-		p.taking.Go(func() {
-			if err := p.take(process, address); err != nil {
-				p.mu.Lock()
-				defer p.mu.Unlock()
-				p.errs = append(p.errs, err)
-			}
-		})
-	}
+	cpu := fmt.Sprintf("profile?seconds=%d", int(profileLength.Seconds()))
+	p.takeBeside("fs-server", s.servers[0].stats, "cpu", cpu)
+	p.takeBeside("fs-server", s.servers[0].stats, "heap", "heap?gc=1")
+	p.takeBeside("fs-admin", s.adminStats, "cpu", cpu)
+}
+
+func (p *profiles) takeBeside(process, address, kind, query string) {
+	p.taking.Go(func() {
+		if err := p.take(process, address, kind, query); err != nil {
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			p.errs = append(p.errs, fmt.Errorf("%s profile of %s: %w", kind, process, err))
+		}
+	})
 }
 
 // wait returns when all profiles are written.
@@ -53,31 +58,35 @@ func (p *profiles) wait() error {
 }
 
 // take writes a profile and its top functions.
-func (p *profiles) take(process, address string) error {
+func (p *profiles) take(process, address, kind, query string) error {
 	client := &http.Client{Timeout: profileLength + 30*time.Second}
-	response, err := client.Get(fmt.Sprintf("http://%s/debug/pprof/profile?seconds=%d", address, int(profileLength.Seconds())))
+	response, err := client.Get("http://" + address + "/debug/pprof/" + query)
 	if err != nil {
-		return fmt.Errorf("profile of %s: %w", process, err)
+		return err
 	}
 	defer response.Body.Close()
 	if response.StatusCode != http.StatusOK {
-		return fmt.Errorf("profile of %s: %s", process, response.Status)
+		return errors.New(response.Status)
 	}
 	if err := os.MkdirAll(p.bench.options.results, 0o755); err != nil {
 		return err
 	}
-	path := filepath.Join(p.bench.options.results, p.name+"-"+process+".pprof")
+	path := filepath.Join(p.bench.options.results, fmt.Sprintf("%s-%s-%s.pprof", p.name, process, kind))
 	file, err := os.Create(path)
 	if err != nil {
 		return err
 	}
 	_, err = io.Copy(file, response.Body)
 	if err = errors.Join(err, file.Close()); err != nil {
-		return fmt.Errorf("profile of %s: %w", process, err)
+		return err
 	}
-	top, err := exec.Command("go", "tool", "pprof", "-top", "-cum", "-nodecount=60", path).Output()
+	order := "-cum" // CPU by what calls, memory by what allocates
+	if kind == "heap" {
+		order = "-flat"
+	}
+	top, err := exec.Command("go", "tool", "pprof", "-top", order, "-nodecount=60", path).Output()
 	if err != nil {
-		return fmt.Errorf("profile of %s: %w", process, err)
+		return err
 	}
 	return os.WriteFile(path+".txt", top, 0o644)
 }
