@@ -101,7 +101,7 @@ func (b *broadcasts) run(ctx context.Context) {
 }
 
 func (b *broadcasts) refreshFailed(ctx context.Context) bool {
-	err := b.refresh(ctx)
+	err := b.server.guard(func() error { return b.refresh(ctx) })
 	if err != nil && ctx.Err() == nil {
 		b.server.metrics.complain("broadcasts: %v", err)
 	}
@@ -206,14 +206,16 @@ func (b *broadcasts) handShare(ctx context.Context, fresh *activeBroadcast, shar
 	waiting, cancel := context.WithTimeout(ctx, fanOutWait)
 	defer cancel()
 	weight := fresh.weight()
-	if err := b.memory.take(waiting, weight*int64(len(share))); err != nil {
+	held := weight * int64(len(share))
+	if err := b.memory.take(waiting, held); err != nil {
 		return err
 	}
+	defer func() { b.memory.give(held) }() // the part of those who get nothing
 	working, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
 	instances, err := b.assignTo(working, fresh, share)
-	b.memory.give(weight * int64(len(share)-len(instances)))
 	for _, instance := range instances {
+		held -= weight
 		b.pushOne(instance, weight)
 	}
 	return err

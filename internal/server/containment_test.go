@@ -61,6 +61,27 @@ func TestPanicsOfPushesAreContained(t *testing.T) {
 	}
 }
 
+// A loop that panics in one round works in the next (G-01).
+func TestPanicsOfLoopsAreContained(t *testing.T) {
+	var faulty *faultyStore
+	f := start(t, withFaults(&faulty), func(c *server.Config) { c.SweepInterval = 20 * time.Millisecond })
+	agent := newTestAgent(t, f.address)
+	stream, _ := agent.session(&fspb.ContactData{})
+	faulty.fail(dueClients, errPanicking)
+	faulty.fail(activeBroadcasts, errPanicking)
+	f.broadcast(t, store.UnlimitedBroadcast)
+	f.server.BroadcastsChanged()
+	ids := f.insert(t, agent.id, "S", 1)
+	waitFor(t, "both loops to panic", func() bool {
+		return faulty.count(dueClients) > 1 && faulty.count(activeBroadcasts) > 1
+	})
+	faulty.fail(dueClients, nil)
+	faulty.fail(activeBroadcasts, nil)
+	if got := collect(stream, 2); !slices.Contains(got, ids[0]) {
+		t.Errorf("got %v, want %v and the broadcast", got, ids)
+	}
+}
+
 // A decoded record is bounded in what it takes, whatever its bytes say: two bytes of an empty message become hundreds
 // (G-03).
 func TestRecordsThatGrowWhenDecoded(t *testing.T) {
@@ -112,7 +133,7 @@ func TestFullRecord(t *testing.T) {
 
 // Hints come until the very end of the process, and after it (G-54).
 func TestHintsAfterTheEnd(t *testing.T) {
-	f := start(t)
+	f := start(t, func(c *server.Config) { c.DrainTimeout = 500 * time.Millisecond })
 	agent := newTestAgent(t, f.address)
 	agent.session(&fspb.ContactData{})
 	hint := func() {

@@ -2,6 +2,7 @@ package server_test
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 
@@ -83,8 +84,14 @@ func (s *faultyStore) fault(ctx context.Context, method string) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.faults[method] == errPanicking {
+		panic(errPanicking)
+	}
 	return s.faults[method]
 }
+
+// errPanicking makes a method panic.
+var errPanicking = errors.New("told to panic")
 
 func (s *faultyStore) GetClients(ctx context.Context, ids []identity.ClientID) (map[identity.ClientID]*store.Client, error) {
 	if err := s.fault(ctx, getClients); err != nil {

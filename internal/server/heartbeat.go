@@ -38,10 +38,12 @@ func (s *Server) heartbeat(ctx context.Context) error {
 
 func (s *Server) heartbeatForever(ctx context.Context) {
 	for pause(ctx, jittered(HeartbeatInterval)) {
-		err := s.checkMemory(ctx)
-		if err == nil {
-			err = s.heartbeat(ctx)
-		}
+		err := s.guard(func() error {
+			if err := s.checkMemory(ctx); err != nil {
+				return err
+			}
+			return s.heartbeat(ctx)
+		})
 		if err != nil && ctx.Err() == nil {
 			s.metrics.complain("heartbeat: %v", err)
 		}

@@ -23,10 +23,12 @@ const (
 // handlePoll serves one poll: POST /message.
 func (s *Server) handlePoll(w http.ResponseWriter, r *http.Request) {
 	o := s.metrics.observePoll(pollTypePoll)
-	reply, err := (*pollReply)(nil), error(notReady(http.StatusInternalServerError))
+	reply := &pollReply{server: s}
+	defer reply.release()
+	err := error(notReady(http.StatusInternalServerError))
 	if s.startWork() {
 		defer s.work.Done()
-		reply, err = s.poll(w, r, o)
+		err = s.poll(w, r, o, reply)
 	}
 	if err != nil {
 		refused := asRefusal(err)
@@ -35,7 +37,6 @@ func (s *Server) handlePoll(w http.ResponseWriter, r *http.Request) {
 		refused.answer(w)
 		return
 	}
-	defer reply.release()
 	w.Header().Set("Content-Type", "application/octet-stream")
 	w.Header().Set(wire.FeaturesHeader, wire.ServerFeatures)
 	w.Header().Set("Content-Length", strconv.Itoa(len(reply.body)))
@@ -52,37 +53,37 @@ func (s *Server) handlePoll(w http.ResponseWriter, r *http.Request) {
 	reply.sent()
 }
 
-// poll does the work of one poll, in the order of the wire protocol's checks, and returns the reply.
-func (s *Server) poll(w http.ResponseWriter, r *http.Request, o *pollObservation) (*pollReply, error) {
+// poll does the work of one poll, in the order of the wire protocol's checks, and fills the reply.
+func (s *Server) poll(w http.ResponseWriter, r *http.Request, o *pollObservation, reply *pollReply) error {
 	encoding, err := wire.DecodeEncoding(r.Header)
 	if err != nil {
-		return nil, encodingRefusal(err)
+		return encodingRefusal(err)
 	}
 	switch {
 	case r.Method != http.MethodPost:
-		return nil, refuse(http.StatusBadRequest, "method", "%s is not supported here, use POST", r.Method)
+		return refuse(http.StatusBadRequest, "method", "%s is not supported here, use POST", r.Method)
 	case encoding == wire.EncodingNone && r.ContentLength > wire.MaxClientRecord:
-		return nil, refuse(http.StatusBadRequest, "too_large", "the body is larger than %d bytes", wire.MaxClientRecord)
+		return refuse(http.StatusBadRequest, "too_large", "the body is larger than %d bytes", wire.MaxClientRecord)
 	}
 	p, err := s.authenticate(r)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), pollBudget)
 	defer cancel()
 	setDeadlines(w, pollBudget)
 	body, err := s.readPoll(ctx, r.Body, encoding)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer body.Release() // its share of the budget stands for the messages, too
 	o.read(len(body.Bytes()))
 	rec, err := s.decodeContact(body.Bytes())
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer rec.charge.release()
-	return s.exchange(ctx, p, rec)
+	return s.exchange(ctx, p, rec, reply)
 }
 
 // readPoll reads a whole body, growing with what arrives.
@@ -103,19 +104,18 @@ func (s *Server) readPoll(ctx context.Context, body io.Reader, encoding wire.Enc
 }
 
 // exchange is the part of a poll that touches the store.
-func (s *Server) exchange(ctx context.Context, p peer, rec record) (*pollReply, error) {
+func (s *Server) exchange(ctx context.Context, p peer, rec record, reply *pollReply) error {
 	client, nonce, err := s.recordContact(ctx, p, rec, "")
 	if err != nil {
-		return nil, err
+		return err
 	}
 	from := sender{id: client.ID, labels: client.Labels, blacklisted: client.Blacklisted}
 	if err := s.ingest(ctx, from, rec); err != nil {
-		return nil, failed("the messages cannot be processed", err)
+		return failed("the messages cannot be processed", err)
 	}
-	reply := &pollReply{server: s, nonce: nonce}
+	reply.nonce = nonce
 	if err := reply.collect(ctx, client, rec); err != nil {
-		reply.release()
-		return nil, failed("the queue cannot be read", err)
+		return failed("the queue cannot be read", err)
 	}
-	return reply, nil
+	return nil
 }

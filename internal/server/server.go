@@ -32,10 +32,12 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/golang/glog"
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
@@ -263,6 +265,21 @@ func (s *Server) Serving() error {
 		return errors.New("no connections are accepted")
 	}
 	return nil
+}
+
+// errPanic says that a round of a loop panicked.
+var errPanic = errors.New("panic")
+
+// guard runs one round of a loop. A panic fails that round only (G-01).
+func (s *Server) guard(round func() error) (err error) {
+	defer func() {
+		if cause := recover(); cause != nil {
+			s.metrics.panics.Inc()
+			glog.Errorf("panic in a loop: %v\n%s", cause, debug.Stack())
+			err = errPanic
+		}
+	}()
+	return round()
 }
 
 // storeTimeout bounds one question of a loop to the store, so that none of them is stuck for good.

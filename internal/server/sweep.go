@@ -41,7 +41,7 @@ func (s *Server) sweepForever(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-next.C:
-			if err := sweeper.sweep(ctx); err != nil && ctx.Err() == nil {
+			if err := s.guard(func() error { return sweeper.sweep(ctx) }); err != nil && ctx.Err() == nil {
 				s.metrics.complain("sweep: %v", err)
 			}
 			next.Reset(jittered(s.cfg.SweepInterval))

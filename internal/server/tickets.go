@@ -54,7 +54,7 @@ func newTicketKey() store.TicketKey {
 // refreshTicketsForever keeps the keys fresh. Without the store the last ones stay in use.
 func (s *Server) refreshTicketsForever(ctx context.Context) {
 	for s.cfg.TLS != nil && pause(ctx, jittered(ticketRefresh)) {
-		if err := s.refreshTickets(ctx); err != nil && ctx.Err() == nil {
+		if err := s.guard(func() error { return s.refreshTickets(ctx) }); err != nil && ctx.Err() == nil {
 			s.metrics.complain("session ticket keys: %v", err)
 		}
 	}

@@ -46,8 +46,9 @@ func always() bool { return true }
 // answer writes the response header and record 0: the nonce, and what is due. It acknowledges record 0 of the client. When
 // the queue cannot be read the session starts without messages; they follow by mark.
 func (n *session) answer(ctx context.Context, o *pollObservation) error {
-	messages, held := n.firstMessages(ctx)
-	defer n.server.fetchedMemory.give(held)
+	held := int64(0)
+	defer func() { n.server.fetchedMemory.give(held) }()
+	messages := n.firstMessages(ctx, &held)
 	record := contactRecord(n.nonce, messages)
 	n.stream.start() // nobody else writes before the session is open
 	o.writing(len(record))
@@ -57,15 +58,18 @@ func (n *session) answer(ctx context.Context, o *pollObservation) error {
 	return err
 }
 
-// firstMessages is what goes along with record 0, and the memory that is to be given back once it is written.
-func (n *session) firstMessages(ctx context.Context) (messages []*store.PendingMessage, held int64) {
+// firstMessages is what goes along with record 0. The memory that is to be given back once it is written is put into held.
+func (n *session) firstMessages(ctx context.Context, held *int64) []*store.PendingMessage {
 	if n.refusedAtStart() {
-		return []*store.PendingMessage{n.server.rekeyRequest(ctx, n.id)}, 0
+		return []*store.PendingMessage{n.server.rekeyRequest(ctx, n.id)}
 	}
 	due, err := n.server.fetches.Do(ctx, fetchTurn{session: n})
 	if err == nil && due != nil {
-		if held = weigh(due.Messages); !n.server.fetchedMemory.tryTake(held) {
-			held, err = 0, errNoPushMemory
+		weight := weigh(due.Messages)
+		if n.server.fetchedMemory.tryTake(weight) {
+			*held = weight
+		} else {
+			err = errNoPushMemory
 		}
 	}
 	n.mu.Lock()
@@ -73,21 +77,21 @@ func (n *session) firstMessages(ctx context.Context) (messages []*store.PendingM
 	n.turn++ // a fetch that is still on its way for this answer comes too late
 	if err != nil {
 		n.again = true
-		return nil, 0
+		return nil
 	}
 	if due == nil {
-		return nil, 0
+		return nil
 	}
 	if i := slices.IndexFunc(due.Messages, n.isRekey); i >= 0 { // blacklisted since its contact was recorded
 		n.blacklisted, n.rekeyed = true, true
-		return due.Messages[i : i+1], held
+		return due.Messages[i : i+1]
 	}
 	fit := due.Messages[:fitting(due.Messages, n.server.cfg.MaxPushBytes)]
 	taken, left := takeTokens(&n.tokens, fit)
 	n.starved = n.starved || left
 	n.again = n.again || left || due.More || len(fit) < len(due.Messages)
 	n.first = handoutOf(taken)
-	return taken, held
+	return taken
 }
 
 // refusedAtStart says whether the answer is the request to take a new key.
