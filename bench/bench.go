@@ -62,7 +62,7 @@ func partNames() []string {
 	return names
 }
 
-// choose picks the parts to run. Without the floors there are no ratios.
+// choose picks the parts to run. The floors run whenever something is measured.
 func choose(only, skip string) ([]part, error) {
 	list := func(text string) []string {
 		return strings.FieldsFunc(text, func(r rune) bool { return r == ',' || r == ' ' })

@@ -94,24 +94,6 @@ func (b *bench) connect(ctx context.Context) error {
 	if r != nil {
 		b.connectFigures(part, r)
 	}
-	return errors.Join(err, b.connectClassic(ctx))
-}
-
-// connectClassic shows what the key exchange of newer agents costs.
-func (b *bench) connectClassic(ctx context.Context) error {
-	const part = "connect-classic"
-	if err := b.fresh(ctx, 1); err != nil {
-		return err
-	}
-	r, err := b.play(ctx, part, "", 5_000, func(c load.Config) (*load.Result, error) {
-		c.Job.Classic = true
-		return load.Hold(ctx, load.HoldConfig{Config: c, For: time.Second})
-	})
-	if r != nil {
-		b.figure(part, r, "connects_per_second", "new clients without ML-KEM", "/s")
-		b.figure(part, r, "fs-server_cpu_per_connect", "fs-server CPU for one", "ms")
-		b.figure(part, r, "load_cpu_per_connect", "load tool's CPU for one", "ms")
-	}
 	return err
 }
 

@@ -27,8 +27,6 @@ type Job struct {
 	ServerName string
 	// Sources are local IP addresses to connect from, in turn; none leaves the choice to the system.
 	Sources []string
-	// Classic agrees TLS keys by X25519 alone, as agents that were built before ML-KEM came do. It costs both ends less.
-	Classic bool
 	// Resume keeps TLS session tickets, which agents of the original do not.
 	Resume bool
 

@@ -84,7 +84,6 @@ func (l *loadFlags) register(cmd *cobra.Command) {
 	f.IntVar(&job.Window, "window", fleet.DefaultWindow, "records of a client that may wait for their acknowledgement")
 	f.DurationVar(&job.AckDelay, "ack_delay", 0, "how long a client gathers acknowledgements, beyond the record under way")
 	f.BoolVar(&job.Resume, "resume", false, "resume TLS sessions, as fs-client does within one run")
-	f.BoolVar(&job.Classic, "classic", false, "agree TLS keys without ML-KEM, as agents of some years ago do")
 	f.BoolVar(&l.original, "original", false, "behave as the original's agents: --ack_delay=1s, no resumption")
 	f.DurationVar(&l.config.ConnectTimeout, "connect_timeout", load.DefaultConnectTimeout, "how long connecting all clients may take")
 	f.DurationVar(&l.config.Settle, "settle", load.DefaultSettle, "pause between connecting and measuring")
