@@ -163,13 +163,16 @@ func (n *session) opened() {
 	n.server.broadcasts.offer(n)
 }
 
-// takesMessages says whether the session may be pushed to. Records are read and acknowledged even when not.
-func (n *session) takesMessages() bool {
+// takesPushes says whether messages may be written now. While the session is opening they would come before its answer;
+// what is not written then is due again after the redelivery interval.
+func (n *session) takesPushes() bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return n.takesMessagesLocked()
+	return !n.opening && n.takesMessagesLocked()
 }
 
+// takesMessagesLocked says whether the session may be pushed to once it is open. Records are read and acknowledged even when
+// not.
 func (n *session) takesMessagesLocked() bool {
 	return !n.replaced && !n.left && !n.over && !n.blacklisted
 }

@@ -126,7 +126,7 @@ func (n *session) push(messages []*store.PendingMessage, wanted func() bool) err
 func (n *session) pushAll(messages []*store.PendingMessage) (sent []*store.PendingMessage) {
 	for rest := messages; len(rest) > 0; {
 		count := fitting(rest, n.server.cfg.MaxPushBytes)
-		if err := n.push(rest[:count], n.takesMessages); err != nil {
+		if err := n.push(rest[:count], n.takesPushes); err != nil {
 			if !errors.Is(err, errSilent) {
 				n.stream.abort() // the reader sees it and ends the session
 			}
