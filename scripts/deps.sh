@@ -25,6 +25,10 @@ done <<<"$needs"
 if ! echo '#include <stdlib.h>' | gcc -E - >/dev/null 2>&1; then
   packages+=(libc6-dev)
 fi
+# Debian packs what .proto files import apart from protoc.
+if ! echo 'syntax = "proto3"; import "google/protobuf/any.proto";' | protoc -I/dev -o/dev/null /dev/stdin >/dev/null 2>&1; then
+  packages+=(libprotobuf-dev)
+fi
 if [ ${#packages[@]} -eq 0 ]; then
   exit 0
 fi
