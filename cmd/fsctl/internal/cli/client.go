@@ -18,8 +18,9 @@ import (
 const listBatch = 500
 
 func (a *app) clientCommand() *cobra.Command {
-	return a.newAPIGroup("client", "Look at clients, and refuse them",
-		a.clientListCommand(), a.clientShowCommand(), a.clientContactsCommand(), a.clientServicesCommand(), a.clientBlacklistCommand())
+	return a.newAPIGroup("client", "Look at clients, change what they run, and refuse them",
+		a.clientListCommand(), a.clientShowCommand(), a.clientContactsCommand(), a.clientServicesCommand(),
+		a.clientInstallCommand(), a.clientRemoveCommand(), a.clientRestartCommand(), a.clientDieCommand(), a.clientBlacklistCommand())
 }
 
 // listFilter selects the clients of a listing.

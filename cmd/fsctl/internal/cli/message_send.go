@@ -21,8 +21,7 @@ type sendFlags struct {
 	id              string
 	annotations     []string
 	payload         payloadFlags
-	wait            bool
-	waitTimeout     time.Duration
+	wait            waitFlags
 }
 
 func (a *app) messageSendCommand() *cobra.Command {
@@ -54,8 +53,7 @@ With --wait the command ends when each message was completed or failed.`,
 	f.StringVar(&flags.source, "source", source, "service that the message comes from")
 	f.StringVar(&flags.id, "message_id", "", "ID of the message, 64 hex digits, for one client only; the same ID twice is one message (default random)")
 	f.StringArrayVar(&flags.annotations, "annotation", nil, "KEY=VALUE to go with the message; again for more")
-	f.BoolVar(&flags.wait, "wait", false, "wait until the messages are completed")
-	f.DurationVar(&flags.waitTimeout, "wait_timeout", 5*time.Minute, "how long --wait waits at most")
+	flags.wait.register(cmd)
 	flags.payload.register(cmd)
 	required(cmd, "service")
 	return cmd
@@ -83,18 +81,23 @@ func (a *app) sendMessages(ctx context.Context, api *adminapi.Client, args []str
 	if err != nil {
 		return err
 	}
+	return a.deliver(ctx, api, messages, flags.wait)
+}
+
+// deliver inserts messages, and shows each when it is stored, or with --wait when it is completed.
+func (a *app) deliver(ctx context.Context, api *adminapi.Client, messages []*fspb.Message, wait waitFlags) error {
 	list := a.list(idHead, "MESSAGE_ID", "STATUS", "ERROR")
 	show := func(row sentRow) error {
 		return list.Add(row, row.ClientID, row.MessageID, row.Status, row.Error)
 	}
 	var stored []*fspb.Message
-	err = bulk(ctx, a, "send messages", messages,
+	err := bulk(ctx, a, "send messages", messages,
 		func(ctx context.Context, m *fspb.Message) (struct{}, error) {
 			_, err := api.Admin.InsertMessage(ctx, m)
 			return struct{}{}, err
 		},
 		func(m *fspb.Message, _ struct{}, err error) (bool, error) {
-			if err == nil && flags.wait {
+			if err == nil && wait.wait {
 				stored = append(stored, m)
 				return false, nil
 			}
@@ -104,8 +107,8 @@ func (a *app) sendMessages(ctx context.Context, api *adminapi.Client, args []str
 			}
 			return err != nil, show(row)
 		})
-	if flags.wait && (err == nil || len(stored) > 0) {
-		if waitErr := a.waitForMessages(ctx, api, stored, flags.waitTimeout, show); err == nil {
+	if wait.wait && (err == nil || len(stored) > 0) {
+		if waitErr := a.waitForMessages(ctx, api, stored, wait.timeout, show); err == nil {
 			err = waitErr
 		}
 	}

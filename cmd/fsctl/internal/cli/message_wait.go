@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/spf13/cobra"
+
 	"github.com/farspeak/farspeak/cmd/fsctl/internal/adminapi"
 	fspb "github.com/farspeak/farspeak/proto/fleetspeak"
 	serverpb "github.com/farspeak/farspeak/proto/fleetspeak/server"
@@ -15,6 +17,17 @@ const (
 	pollFirst = 50 * time.Millisecond
 	pollMax   = 2 * time.Second
 )
+
+// waitFlags say whether a command that sends messages waits for what becomes of them.
+type waitFlags struct {
+	wait    bool
+	timeout time.Duration
+}
+
+func (w *waitFlags) register(cmd *cobra.Command) {
+	cmd.Flags().BoolVar(&w.wait, "wait", false, "wait until the messages are completed")
+	cmd.Flags().DurationVar(&w.timeout, "wait_timeout", 5*time.Minute, "how long --wait waits at most")
+}
 
 // waitForMessages shows each message when it is completed. What is not when time is over has failed.
 func (a *app) waitForMessages(ctx context.Context, api *adminapi.Client, messages []*fspb.Message, limit time.Duration,
