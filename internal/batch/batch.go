@@ -69,7 +69,7 @@ type Config[T, R any] struct {
 type Batcher[T, R any] struct {
 	cfg     Config[T, R]
 	metrics *metrics
-	queue   chan entry[T, R]
+	queue   *queue[entry[T, R]]
 
 	// Runs use ctx; it ends when Close gives up.
 	ctx    context.Context
@@ -77,7 +77,7 @@ type Batcher[T, R any] struct {
 
 	closing   chan struct{} // closed by the first Close
 	closeOnce sync.Once
-	senders   sync.RWMutex // held for reading while sending on queue, for writing to close it
+	senders   sync.RWMutex // held for reading while queueing, for writing to close the queue
 	workers   sync.WaitGroup
 }
 
@@ -96,10 +96,10 @@ func New[T, R any](cfg Config[T, R]) (*Batcher[T, R], error) {
 	}
 	b := &Batcher[T, R]{
 		cfg:     cfg,
-		queue:   make(chan entry[T, R], cfg.Queue),
+		queue:   newQueue[entry[T, R]](cfg.Queue, cfg.MaxItems),
 		closing: make(chan struct{}),
 	}
-	b.metrics = newMetrics(cfg.Registerer, cfg.Name, func() float64 { return float64(len(b.queue)) })
+	b.metrics = newMetrics(cfg.Registerer, cfg.Name, func() float64 { return float64(b.queue.len()) })
 	b.ctx, b.cancel = context.WithCancel(context.Background())
 	for range cfg.Workers {
 		b.workers.Go(b.work)
@@ -182,22 +182,31 @@ func (b *Batcher[T, R]) enqueue(ctx context.Context, e entry[T, R], wait bool) e
 	default:
 	}
 	e.queued = time.Now()
+	if err := b.makeRoom(ctx, wait); err != nil {
+		return fmt.Errorf("batch %s: %w", b.cfg.Name, err)
+	}
+	b.queue.put(e)
+	return nil
+}
+
+// makeRoom reserves a place in the queue.
+func (b *Batcher[T, R]) makeRoom(ctx context.Context, wait bool) error {
 	select {
-	case b.queue <- e:
+	case b.queue.room <- struct{}{}:
 		return nil
 	default:
 	}
 	if !wait {
 		b.metrics.refused.Inc()
-		return fmt.Errorf("batch %s: %w", b.cfg.Name, ErrFull)
+		return ErrFull
 	}
 	select {
-	case b.queue <- e:
+	case b.queue.room <- struct{}{}:
 		return nil
 	case <-b.closing:
-		return fmt.Errorf("batch %s: %w", b.cfg.Name, ErrClosed)
+		return ErrClosed
 	case <-ctx.Done():
-		return fmt.Errorf("batch %s: %w", b.cfg.Name, ctx.Err())
+		return ctx.Err()
 	}
 }
 
@@ -207,7 +216,7 @@ func (b *Batcher[T, R]) Close(ctx context.Context) error {
 	b.closeOnce.Do(func() {
 		close(b.closing) // sends away those who wait for room
 		b.senders.Lock()
-		close(b.queue)
+		b.queue.close()
 		b.senders.Unlock()
 	})
 	ended := make(chan struct{})

@@ -62,15 +62,9 @@ func (c *collector[T, R]) next(b *Batcher[T, R]) (entry[T, R], bool) {
 		return e, true
 	}
 	if len(c.batch) == 0 {
-		e, ok := <-b.queue
-		return e, ok
+		return b.queue.take()
 	}
-	select {
-	case e, ok := <-b.queue:
-		return e, ok
-	default:
-		return entry[T, R]{}, false
-	}
+	return b.queue.tryTake()
 }
 
 // run drops entries whose callers have left and runs the others.
