@@ -21,7 +21,7 @@ var direct = []struct {
 	why string
 }{
 	{
-		of:  []string{"internal/identity", "internal/limit", "internal/netpoll", "internal/vectors"},
+		of:  []string{"internal/identity", "internal/limit", "internal/netpoll", "internal/tlsidle", "internal/vectors"},
 		may: []string{"proto/..."},
 		why: "these are the ground that everybody stands on",
 	},
@@ -69,7 +69,7 @@ var direct = []struct {
 		of: []string{"internal/server/..."},
 		may: []string{
 			"internal/server/...", "internal/services", "internal/wire", "internal/identity", "internal/clientcert", "internal/proxyproto",
-			"internal/limit", "internal/netpoll", "internal/notify", "internal/batch", "internal/store", "proto/...",
+			"internal/limit", "internal/netpoll", "internal/tlsidle", "internal/notify", "internal/batch", "internal/store", "proto/...",
 		},
 		why: "fs-server's logic gets its configuration and its store from main, and shares no code with fs-admin or the agent",
 	},
