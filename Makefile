@@ -2,8 +2,8 @@
 
 GO       ?= go
 VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
-# What build, test, bench and the like are about.
-PACKAGES ?= ./...
+# What test, bench, vet and the like are about. The tests that take longest begin first, beside the others.
+PACKAGES ?= ./test/integration ./...
 
 # For test.
 TESTFLAGS ?=
