@@ -47,6 +47,7 @@ func (s settings) serverConfig() server.Config {
 		DisableStreaming:   !c.Listener.Streaming,
 		AuthorizeFiles:     c.Listener.FileAuthorization,
 		StreamLifetime:     c.StreamLifetime,
+		LongStreamLifetime: c.LongStreamLifetime,
 		SweepInterval:      c.SweepInterval,
 		RedeliveryInterval: c.RedeliveryInterval,
 		BroadcastInterval:  s.services.BroadcastPollTime,

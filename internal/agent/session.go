@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"strconv"
 	"sync"
 	"time"
 
@@ -241,11 +240,11 @@ func (s *session) next(records *wire.RecordReader) (*fspb.ContactData, error) {
 
 // agreedLifetime is when the agent ends the session if the server has not.
 func agreedLifetime(header http.Header) time.Duration {
-	seconds, err := strconv.ParseUint(header.Get(wire.SessionLifetimeHeader), 10, 31)
-	if err != nil || seconds == 0 {
+	agreed := wire.Lifetime(header)
+	if agreed == 0 {
 		return sessionLifetime
 	}
-	return min(time.Duration(seconds)*time.Second, maxLifetime) + lifetimeSlack
+	return min(agreed, maxLifetime) + lifetimeSlack
 }
 
 // pacedReader gives a record of the server a deadline from its first byte on. Silence between records has none: the

@@ -62,6 +62,7 @@ func TestDefaults(t *testing.T) {
 		Proxy:              config.Proxy{HeaderTimeout: 5 * time.Second},
 		Notifier:           config.Notifier{Timeout: 2 * time.Second},
 		StreamLifetime:     10 * time.Minute,
+		LongStreamLifetime: 4 * time.Hour,
 		SweepInterval:      20 * time.Second,
 		RedeliveryInterval: 15 * time.Minute,
 		ServiceBudget:      5 * time.Second,
@@ -122,7 +123,7 @@ farspeak {
   store { mysql_dsn_file: %[4]q max_open_connections: 7 contact_retention { seconds: 3600 } result_retention { seconds: 7200 }
     dead_letter_retention { seconds: 10800 } resource_usage_retention { seconds: 14400 } }
   server {
-    stream_lifetime { seconds: 60 } sweep_interval { seconds: 1 } redelivery_interval { seconds: 2 }
+    stream_lifetime { seconds: 60 } long_stream_lifetime { seconds: 3600 } sweep_interval { seconds: 1 } redelivery_interval { seconds: 2 }
     service_budget { nanos: 20000000 } drain_timeout { seconds: 4 }
     max_sessions: 5 handshake_concurrency: 6 registrations_per_second: 0.5 registrations_per_second_per_address: 0.25
     record_memory_bytes: 67108864 max_push_bytes: 1048576 backlog_max_messages: 9 backlog_max_attempts: 10
@@ -157,7 +158,7 @@ farspeak {
 	if server.Listener.Streaming || !server.Listener.FileAuthorization || server.RequiredLabel != "lazy-corp" {
 		t.Errorf("listener %+v, label %q", server.Listener, server.RequiredLabel)
 	}
-	if server.StreamLifetime != time.Minute || server.SweepInterval != time.Second || server.RedeliveryInterval != 2*time.Second ||
+	if server.StreamLifetime != time.Minute || server.LongStreamLifetime != time.Hour || server.SweepInterval != time.Second || server.RedeliveryInterval != 2*time.Second ||
 		server.ServiceBudget != 20*time.Millisecond || server.DrainTimeout != 4*time.Second {
 		t.Errorf("durations: %+v", server)
 	}

@@ -35,6 +35,7 @@ var (
 // Settings of fs-server.
 var (
 	streamLifetime     = rule[time.Duration]{10 * time.Minute, time.Second, day}
+	longStreamLifetime = rule[time.Duration]{4 * time.Hour, time.Second, day}
 	sweepInterval      = rule[time.Duration]{20 * time.Second, 50 * time.Millisecond, time.Hour}
 	redeliveryInterval = rule[time.Duration]{15 * time.Minute, 50 * time.Millisecond, 30 * day}
 	serviceBudget      = rule[time.Duration]{5 * time.Second, 10 * time.Millisecond, 10 * time.Minute}

@@ -153,6 +153,10 @@ func TestBrokenRules(t *testing.T) {
 		{"duration of nothing", server("drain_timeout {}"), 0, nil},
 		{"long sessions", server("stream_lifetime { seconds: 721 }"), 0, []string{
 			`3:1: warning: farspeak.server.stream_lifetime: the original's agents hang up after 12m0s themselves; choose less`}},
+		{"long sessions shorter than the others", server("long_stream_lifetime { seconds: 599 }"), 0, []string{
+			`3:1: warning: farspeak.server.long_stream_lifetime: shorter than the lifetime of sessions with the original's agents; choose more`}},
+		{"endless sessions", server("long_stream_lifetime { seconds: 86401 }"), 0, []string{
+			`3:1: farspeak.server.long_stream_lifetime: 24h0m1s is out of range; write from 1s to 24h0m0s, or leave it out for 4h0m0s`}},
 		{"redelivery before the sweep", server("redelivery_interval { seconds: 1 }"), 0, []string{
 			`3:1: warning: farspeak.server.redelivery_interval: shorter than the sweep interval, which decides then; choose more`}},
 		{"label with space", adminOnly + "required_label: ' x'", 0, []string{

@@ -21,6 +21,7 @@ type Server struct {
 	HealthAddress string        // host:port, empty: none
 
 	StreamLifetime     time.Duration // of sessions with the original's agents
+	LongStreamLifetime time.Duration // of sessions with agents that let the server decide, as ours do
 	SweepInterval      time.Duration
 	RedeliveryInterval time.Duration
 	ServiceBudget      time.Duration // for one message, before it goes to the backlog
@@ -71,6 +72,7 @@ func (f *File) server(r *textpb.Report, required bool) Server {
 		HealthAddress: optionalAddress(r, "health_check_config.listen_address", f.pb.GetHealthCheckConfig().GetListenAddress()),
 
 		StreamLifetime:     duration(r, at+"stream_lifetime", pb.GetStreamLifetime(), streamLifetime),
+		LongStreamLifetime: duration(r, at+"long_stream_lifetime", pb.GetLongStreamLifetime(), longStreamLifetime),
 		SweepInterval:      duration(r, at+"sweep_interval", pb.GetSweepInterval(), sweepInterval),
 		RedeliveryInterval: duration(r, at+"redelivery_interval", pb.GetRedeliveryInterval(), redeliveryInterval),
 		ServiceBudget:      duration(r, at+"service_budget", pb.GetServiceBudget(), serviceBudget),
@@ -101,6 +103,9 @@ func (s *Server) warn(r *textpb.Report) {
 	if s.StreamLifetime > longestAgentLife {
 		r.Warn("farspeak.server.stream_lifetime", fmt.Sprintf("the original's agents hang up after %v themselves", longestAgentLife),
 			"choose less")
+	}
+	if s.LongStreamLifetime < s.StreamLifetime {
+		r.Warn("farspeak.server.long_stream_lifetime", "shorter than the lifetime of sessions with the original's agents", "choose more")
 	}
 	if s.RequiredLabel != strings.TrimSpace(s.RequiredLabel) {
 		r.Warn("required_label", "begins or ends with space, and clients have to claim exactly that", "check the quotes")

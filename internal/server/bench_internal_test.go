@@ -128,14 +128,14 @@ func BenchmarkExpiry(b *testing.B) {
 	for i := range sessions {
 		sessions[i] = benchSession(s, uint64(i))
 		s.expiry.addOpening(sessions[i])
-		s.expiry.live(sessions[i], s.lifetime())
+		s.expiry.live(sessions[i], shortened(s.cfg.StreamLifetime))
 	}
 	b.ReportAllocs()
 	for i := 0; b.Loop(); i++ {
 		n := sessions[i%benchSessions]
 		s.expiry.remove(n)
 		s.expiry.addOpening(n)
-		s.expiry.live(n, s.lifetime())
+		s.expiry.live(n, shortened(s.cfg.StreamLifetime))
 		s.expiry.due(time.Now())
 	}
 }

@@ -115,14 +115,19 @@ func (s *testStream) endOf() <-chan struct{} {
 // openPipeEncoded is openPipe with a Content-Encoding.
 func (a *testAgent) openPipeEncoded(l *pipeListener, encoding string, raw []byte) *testStream {
 	a.t.Helper()
-	conn := l.dial(a.t)
-	s := &testStream{t: a.t, raw: conn}
-	header := "POST /streaming-message HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n" +
-		testHeader + ": " + clientcert.EncodeHeader(a.certificate.Certificate[0]) + "\r\n"
+	header := ""
 	if encoding != "" {
-		header += "Content-Encoding: " + encoding + "\r\n"
+		header = "Content-Encoding: " + encoding + "\r\n"
 	}
-	s.request(header + "\r\n")
+	return a.openPipeWith(l, header, raw)
+}
+
+// openPipeWith is openPipe with more lines in the header.
+func (a *testAgent) openPipeWith(l *pipeListener, header string, raw []byte) *testStream {
+	a.t.Helper()
+	s := &testStream{t: a.t, raw: l.dial(a.t)}
+	s.request("POST /streaming-message HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n" +
+		testHeader + ": " + clientcert.EncodeHeader(a.certificate.Certificate[0]) + "\r\n" + header + "\r\n")
 	s.send(raw)
 	return s
 }

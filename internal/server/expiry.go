@@ -3,7 +3,6 @@ package server
 import (
 	"container/heap"
 	"context"
-	"math/rand/v2"
 	"sync"
 	"time"
 )
@@ -13,15 +12,7 @@ const (
 	leaveGrace = 30 * time.Second
 	// expiryTick is how often the ages of sessions are looked at: one timer for all of them.
 	expiryTick = time.Second
-	// lifetimeSpread is the part of the lifetime that is left to chance (G-25).
-	lifetimeSpread = 5
 )
-
-// lifetime is how long one session may live.
-func (s *Server) lifetime() time.Duration {
-	longest := s.cfg.StreamLifetime
-	return longest - rand.N(longest/lifetimeSpread+1)
-}
 
 // expiry knows when each session is over. It holds all of them, current or replaced.
 type expiry struct {

@@ -30,9 +30,17 @@ const (
 // sessionHeader opens the answer of a session, lastChunk ends it.
 const (
 	sessionHeader = "HTTP/1.1 200 OK\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n" +
-		wire.FeaturesHeader + ": " + wire.ServerFeatures + "\r\n\r\n"
+		wire.FeaturesHeader + ": " + wire.ServerFeatures + "\r\n"
 	lastChunk = "0\r\n\r\n"
 )
+
+// headerFor is the header of a session's answer, which promises a lifetime unless that is 0.
+func headerFor(promised time.Duration) string {
+	if promised == 0 {
+		return sessionHeader + "\r\n"
+	}
+	return sessionHeader + wire.SessionLifetimeHeader + ": " + wire.FormatLifetime(promised) + "\r\n\r\n"
+}
 
 // http1Stream is a hijacked connection. What net/http keeps for a request (buffers, goroutines, the parsed header) is
 // garbage once it is taken over. While nothing arrives the stream has neither a goroutine nor a buffer.
@@ -48,7 +56,7 @@ type http1Stream struct {
 }
 
 // hijack takes the connection and, when the peer waits for it, tells it to send its body.
-func hijack(w http.ResponseWriter, r *http.Request, idle *idlePoller) (*http1Stream, error) {
+func hijack(w http.ResponseWriter, r *http.Request, idle *idlePoller, promised time.Duration) (*http1Stream, error) {
 	chunked := len(r.TransferEncoding) > 0
 	length := r.ContentLength
 	expects := r.Header.Get("Expect") != ""
@@ -67,7 +75,7 @@ func hijack(w http.ResponseWriter, r *http.Request, idle *idlePoller) (*http1Str
 		_ = conn.Close()
 		return nil, fmt.Errorf("taking the connection over: %w", err)
 	}
-	s := &http1Stream{body: body{chunked: chunked}, conn: conn, socket: netpoll.Of(conn), idle: idle}
+	s := &http1Stream{body: body{chunked: chunked}, conn: conn, socket: netpoll.Of(conn), idle: idle, header: headerFor(promised)}
 	if !chunked {
 		s.left = length
 	}
@@ -94,7 +102,7 @@ func bufferAfter(ahead []byte, conn net.Conn) *bufio.Reader {
 	return buffer
 }
 
-func (s *http1Stream) start() { s.header, s.started = sessionHeader, true }
+func (s *http1Stream) start() { s.started = true }
 
 // chunkBuffers holds buffers in which a chunk is put together, so that it leaves in one TLS record.
 var chunkBuffers = sync.Pool{New: func() any { return new([]byte) }}

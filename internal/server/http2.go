@@ -16,6 +16,8 @@ type http2Stream struct {
 	body    io.Reader
 	w       http.ResponseWriter
 	control *http.ResponseController
+	// promised is the lifetime that the answer tells; 0: none.
+	promised time.Duration
 
 	mu       sync.Mutex
 	aborted  bool // guarded by mu
@@ -26,6 +28,9 @@ func (s *http2Stream) Read(p []byte) (int, error) { return s.body.Read(p) }
 
 func (s *http2Stream) start() {
 	s.w.Header().Set(wire.FeaturesHeader, wire.ServerFeatures)
+	if s.promised > 0 {
+		s.w.Header().Set(wire.SessionLifetimeHeader, wire.FormatLifetime(s.promised))
+	}
 	s.w.WriteHeader(http.StatusOK)
 }
 

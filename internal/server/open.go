@@ -31,14 +31,15 @@ func (s *Server) handleStream(w http.ResponseWriter, r *http.Request) {
 		})
 		return
 	}
-	transport, err := s.openStream(w, r)
+	lifetime, promised := s.lifetime(r.Header)
+	transport, err := s.openStream(w, r, promised)
 	if err != nil {
 		s.work.Done()
 		s.refuseStream(failed("the connection cannot be taken over", err), r.RemoteAddr, o, func(*refusal) {})
 		return
 	}
 	n := s.newSession(transport, encoding, p)
-	begin := func() (parked bool) { return n.begin(encoding, p, o) }
+	begin := func() (parked bool) { return n.begin(encoding, p, lifetime, o) }
 	if shared, ok := transport.(*http2Stream); ok {
 		defer shared.detach()
 		n.run(begin)
@@ -89,7 +90,7 @@ func (s *Server) refuseStream(err error, address string, o *pollObservation, ans
 }
 
 // begin is a session from its first byte on: the first exchange, then records until it is parked or ends.
-func (n *session) begin(encoding wire.Encoding, p peer, o *pollObservation) (parked bool) {
+func (n *session) begin(encoding wire.Encoding, p peer, lifetime time.Duration, o *pollObservation) (parked bool) {
 	s := n.server
 	s.expiry.addOpening(n)
 	n.source = &pacedReader{stream: n.stream}
@@ -103,7 +104,7 @@ func (n *session) begin(encoding wire.Encoding, p peer, o *pollObservation) (par
 		return false
 	}
 	n.live = true
-	s.expiry.live(n, s.lifetime())
+	s.expiry.live(n, lifetime)
 	if s.Draining() { // it opened while the others were told
 		s.pushes.start(n, n.leave)
 	}

@@ -42,23 +42,6 @@ func TestKeyMismatch(t *testing.T) {
 	}
 }
 
-// Lifetimes are spread, so that a fleet which connected at once does not come back at once (G-25).
-func TestLifetimesAreSpread(t *testing.T) {
-	const most = 10 * time.Minute
-	f := start(t, withLifetime(most))
-	var lifetimes []time.Duration
-	for range 1000 {
-		lifetimes = append(lifetimes, server.Lifetime(f.server))
-	}
-	shortest, longest := slices.Min(lifetimes), slices.Max(lifetimes)
-	if shortest < most*4/5 || longest > most {
-		t.Errorf("lifetimes from %v to %v, want 8 to 10 min", shortest, longest)
-	}
-	if longest-shortest < most/6 {
-		t.Errorf("lifetimes from %v to %v are not spread", shortest, longest)
-	}
-}
-
 // However many reasons there are to leave, done_sending comes once, and nothing is pushed after it (G-59).
 func TestDoneSendingComesOnce(t *testing.T) {
 	inBubble(t, func(t *testing.T, f *fixture, l *pipeListener) {

@@ -51,6 +51,7 @@ import (
 // Defaults of Config.
 const (
 	DefaultStreamLifetime     = 10 * time.Minute
+	DefaultLongStreamLifetime = 4 * time.Hour
 	DefaultSweepInterval      = 20 * time.Second
 	DefaultRedeliveryInterval = 15 * time.Minute
 	DefaultBroadcastInterval  = time.Minute
@@ -87,6 +88,8 @@ type Config struct {
 	// StreamLifetime is how long a session lives at most; each is shortened at random by up to a fifth, so that a fleet
 	// which connected at once does not reconnect at once.
 	StreamLifetime time.Duration
+	// LongStreamLifetime is the same for agents that let the server decide.
+	LongStreamLifetime time.Duration
 	// SweepInterval is how long a message waits at most when its notification is lost.
 	SweepInterval time.Duration
 	// RedeliveryInterval is after what time a message that was not acknowledged is sent again.
@@ -172,6 +175,7 @@ func New(cfg Config) (*Server, error) {
 
 func (c *Config) applyDefaults() {
 	c.StreamLifetime = durationOr(c.StreamLifetime, DefaultStreamLifetime)
+	c.LongStreamLifetime = durationOr(c.LongStreamLifetime, DefaultLongStreamLifetime)
 	c.SweepInterval = durationOr(c.SweepInterval, DefaultSweepInterval)
 	c.RedeliveryInterval = durationOr(c.RedeliveryInterval, DefaultRedeliveryInterval)
 	c.BroadcastInterval = durationOr(c.BroadcastInterval, DefaultBroadcastInterval)

@@ -40,10 +40,10 @@ type stream interface {
 const goodbyeTimeout = 2 * time.Second
 
 // openStream takes the connection of an HTTP/1.1 request over; on HTTP/2 it works through the library, whose streams
-// cannot be taken over.
-func (s *Server) openStream(w http.ResponseWriter, r *http.Request) (stream, error) {
+// cannot be taken over. The answer promises a lifetime unless that is 0.
+func (s *Server) openStream(w http.ResponseWriter, r *http.Request, promised time.Duration) (stream, error) {
 	if r.ProtoMajor < 2 {
-		return hijack(w, r, &s.idle)
+		return hijack(w, r, &s.idle, promised)
 	}
 	control := http.NewResponseController(w)
 	if err := control.EnableFullDuplex(); err != nil && !errors.Is(err, http.ErrNotSupported) {
@@ -53,5 +53,5 @@ func (s *Server) openStream(w http.ResponseWriter, r *http.Request) (stream, err
 	if err := errors.Join(control.SetReadDeadline(time.Time{}), control.SetWriteDeadline(time.Time{})); err != nil {
 		return nil, err
 	}
-	return &http2Stream{body: r.Body, w: w, control: control}, nil
+	return &http2Stream{body: r.Body, w: w, control: control, promised: promised}, nil
 }

@@ -3,7 +3,9 @@ package wire
 import (
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
+	"time"
 )
 
 // FeaturesHeader is an optional response header by which a server tells what it does beyond the protocol (G-42). Peers that
@@ -21,6 +23,20 @@ const AgentHeader = "Farspeak-Agent"
 // SessionLifetimeHeader is an optional response header: in how many whole seconds the server means to end the session. Our
 // agent then does not end it earlier; without the header it keeps to the original's lifetime.
 const SessionLifetimeHeader = "Farspeak-Session-Lifetime"
+
+// FormatLifetime is the header's value, rounded up to whole seconds.
+func FormatLifetime(d time.Duration) string {
+	return strconv.FormatInt(int64((d+time.Second-1)/time.Second), 10)
+}
+
+// Lifetime is what the header says; 0 when it says nothing.
+func Lifetime(header http.Header) time.Duration {
+	seconds, err := strconv.ParseUint(header.Get(SessionLifetimeHeader), 10, 31)
+	if err != nil {
+		return 0
+	}
+	return time.Duration(seconds) * time.Second
+}
 
 // ServerFeatures is the value that our server sends.
 const ServerFeatures = FeatureOrderedAcks

@@ -156,6 +156,7 @@ func TestSessionRotation(t *testing.T) {
 	const rounds = 15
 	i := install(t, shape{site: func(s *harness.Site) {
 		s.Components.Farspeak.Server.StreamLifetime = durationpb.New(2 * time.Second)
+		s.Components.Farspeak.Server.LongStreamLifetime = durationpb.New(2 * time.Second)
 		s.Components.Farspeak.Server.RedeliveryInterval = durationpb.New(3 * time.Second)
 		s.Components.Farspeak.Server.SweepInterval = durationpb.New(time.Second)
 	}})
