@@ -7,12 +7,13 @@ PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin" # Debian keeps daemons where only r
 
 # program package
 needs="
-mariadbd mariadb-server
-haproxy  haproxy
-protoc   protobuf-compiler
-ip       iproute2
-gcc      gcc
-make     make
+mariadbd  mariadb-server
+haproxy   haproxy
+tinyproxy tinyproxy-bin
+protoc    protobuf-compiler
+ip        iproute2
+gcc       gcc
+make      make
 "
 
 packages=()

@@ -39,6 +39,8 @@ type ClientOptions struct {
 	Deflate bool
 	// Services run beside "echo".
 	Services []*fspb.ClientServiceConfig
+	// Adjust may change its configuration file; nil leaves it.
+	Adjust func(*genericpb.Config)
 }
 
 // StartClient runs an fs-client in a folder of its own.
@@ -66,7 +68,7 @@ func (s *Site) StartClient(name string, options ClientOptions) *Client {
 	for _, service := range options.Services {
 		s.write(filepath.Join(name, "textservices", service.Name+".service"), service)
 	}
-	config := s.write(filepath.Join(name, "client.config"), &genericpb.Config{
+	config := &genericpb.Config{
 		TrustedCerts: s.certificates.certificate,
 		Server:       options.Servers,
 		ClientLabel:  options.Labels,
@@ -74,9 +76,13 @@ func (s *Site) StartClient(name string, options ClientOptions) *Client {
 		PersistenceHandler: &genericpb.Config_FilesystemHandler{FilesystemHandler: &genericpb.FilesystemHandler{
 			ConfigurationDirectory: dir, StateFile: state,
 		}},
-	})
+	}
+	if options.Adjust != nil {
+		options.Adjust(config)
+	}
+	path := s.write(filepath.Join(name, "client.config"), config)
 	return &Client{
-		Process:   Start(s.tb, dir, name, s.programs.Path(s.tb, "fs-client"), "--logtostderr", "--config", config),
+		Process:   Start(s.tb, dir, name, s.programs.Path(s.tb, "fs-client"), "--logtostderr", "--config", path),
 		StatePath: state,
 	}
 }
