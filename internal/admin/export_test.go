@@ -11,6 +11,9 @@ import (
 // MaxCalls is a bound that tests reach.
 const MaxCalls = maxCalls
 
+// Audited is what the audit log says of a request at the verbosity of the process.
+var Audited = audited
+
 // Subject is what the audit log says of a request.
 var Subject = subject
 

@@ -109,7 +109,7 @@ func (g *guard) observe(ctx context.Context, method string, request any, started
 	code := status.Code(err)
 	name := path.Base(method)
 	g.metrics.observe(name, code, took)
-	if subject, ok := subject(request); ok {
+	if subject, ok := audited(request); ok {
 		glog.Infof("audit: method=%s peer=%s code=%s %s took=%v", name, peerName(ctx), code, subject, took.Round(time.Microsecond))
 		return
 	}

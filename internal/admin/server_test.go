@@ -3,6 +3,7 @@ package admin_test
 import (
 	"context"
 	"errors"
+	"flag"
 	"io"
 	"net"
 	"path/filepath"
@@ -285,5 +286,25 @@ func TestAuditNamesAndNeverTellsPayloads(t *testing.T) {
 		if strings.Contains(text, secret) || strings.Contains(text, "\n") || len(text) > 1500 {
 			t.Errorf("%T: %q", test.request, text)
 		}
+	}
+}
+
+// Backends submit messages all day: that leaves a line in the audit log only when it is asked for. What operators do leaves
+// one always.
+func TestAuditOfSubmittedMessages(t *testing.T) {
+	for verbosity, want := range map[string]bool{"0": false, "1": true} {
+		t.Run("v="+verbosity, func(t *testing.T) {
+			before := flag.Lookup("v").Value.String()
+			t.Cleanup(func() { _ = flag.Set("v", before) })
+			if err := flag.Set("v", verbosity); err != nil {
+				t.Fatal(err)
+			}
+			if _, ok := admin.Audited(&fspb.Message{}); ok != want {
+				t.Errorf("InsertMessage: audited %v, want %v", ok, want)
+			}
+			if text, ok := admin.Audited(&serverpb.BlacklistClientRequest{}); !ok || text == "" {
+				t.Errorf("BlacklistClient: %q, audited %v, want a line always", text, ok)
+			}
+		})
 	}
 }
