@@ -89,7 +89,7 @@ func clientProto(c *store.Client) *serverpb.Client {
 	return &serverpb.Client{
 		ClientId:               c.ID.Bytes(),
 		Labels:                 labelProtos(c.Labels),
-		LastContactTime:        timestamppb.New(c.LastContact),
+		LastContactTime:        timestamppb.New(c.LastSeen),
 		LastContactAddress:     c.LastContactAddress,
 		LastContactStreamingTo: c.StreamingTo,
 		LastClock:              c.LastClock,

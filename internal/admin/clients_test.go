@@ -80,6 +80,27 @@ func TestListClients(t *testing.T) {
 	})
 }
 
+// Users tell by the last contact who is there. An open session counts, however long ago it began.
+func TestClientWithASessionIsThere(t *testing.T) {
+	onEachStore(t, storetest.Options{}, func(f *fixture) {
+		info := store.ServerInfo{ID: "s", Address: "server1:8080"}
+		_, err := f.real.Heartbeat(f.ctx, info)
+		f.must(err)
+		there, polling := f.register(info.Address), f.register("")
+		since := timestamppb.New(f.listed()[polling].LastContactTime.AsTime())
+		now, err := f.real.Heartbeat(f.ctx, info)
+		f.must(err)
+		for name, list := range map[string]map[identity.ClientID]*serverpb.Client{"all": f.listed(), "by ID": f.listed(there.Bytes())} {
+			if got := list[there].GetLastContactTime().AsTime(); !got.Equal(now) {
+				f.Errorf("%s: last contact %v, want the heartbeat at %v", name, got, now)
+			}
+		}
+		if got := f.streamed(&serverpb.StreamClientIdsRequest{LastContactAfter: since}); len(got) != 1 || !got[there] {
+			f.Errorf("later than %v: %v, want the client with a session", since.AsTime(), got)
+		}
+	})
+}
+
 // Clients that are asked for by ID come with their labels too. G-27
 func TestListClientsByIDHaveLabels_G27(t *testing.T) {
 	onEachStore(t, storetest.Options{}, func(f *fixture) {

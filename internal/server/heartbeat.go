@@ -25,6 +25,7 @@ func (s *Server) heartbeat(ctx context.Context) error {
 		Version:  s.cfg.Version,
 		Sessions: s.Sessions(),
 		Draining: s.Draining(),
+		Uptime:   time.Since(s.started),
 	})
 	if err != nil {
 		return err

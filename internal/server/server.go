@@ -118,6 +118,7 @@ type Config struct {
 // Server terminates the connections of agents. Make it with New, run it once with Run.
 type Server struct {
 	cfg      Config
+	started  time.Time
 	metrics  *metrics
 	budget   *wire.Budget
 	registry *registry
@@ -157,6 +158,7 @@ func New(cfg Config) (*Server, error) {
 	cfg.TLS = withTickets(cfg.TLS)
 	s := &Server{
 		cfg:           cfg,
+		started:       time.Now(),
 		metrics:       newMetrics(cfg.Registerer),
 		budget:        wire.NewBudget(cfg.RecordMemory),
 		registry:      newRegistry(),

@@ -70,7 +70,8 @@ type Client struct {
 	Labels             []Label
 	Blacklisted        bool
 	FirstContact       time.Time
-	LastContact        time.Time // start of the last contact, or of its registration
+	LastContact        time.Time // the last contact, the end of its last session, or its registration
+	LastSeen           time.Time // LastContact, or the last heartbeat of the server that holds its session; of GetClients and ListClients
 	LastContactAddress string    // host:port as seen by the server
 	LastClock          *timestamppb.Timestamp
 	StreamingTo        string // notification address of the server that holds its session; empty when none does
@@ -130,7 +131,8 @@ type ServerInfo struct {
 	Version   string
 	Sessions  int
 	Draining  bool
-	Heartbeat time.Time // by the store's clock; set by the store
+	Uptime    time.Duration // since before it held its first session; told with a heartbeat, not read back
+	Heartbeat time.Time     // by the store's clock; set by the store
 }
 
 // File is the metadata of a stored file.

@@ -16,15 +16,24 @@ const (
 	clientColumns = `client_id, client_key, blacklisted, first_contact_us, last_contact_us, last_contact_address,
 		clock_seconds, clock_nanos, streaming_to`
 
+	// holder reads one range of by_address: the server that holds the session of a client. Servers that come back after a
+	// crash have the address of the one before and none of its sessions, so it must not have started after the contact.
+	holder = `FROM servers {index by_address} WHERE address = streaming_to AND started_us <= last_contact_us`
+
+	// seenColumns add the last heartbeat of the holder. A session writes nothing to its client while it lasts.
+	seenColumns = clientColumns + `, (SELECT MAX(heartbeat_us) ` + holder + `)`
+
 	// getClients reads ranges of PRIMARY.
-	getClients = `SELECT ` + clientColumns + ` FROM clients {index PRIMARY} WHERE client_id IN ({list})`
+	getClients = `SELECT ` + seenColumns + ` FROM clients {index PRIMARY} WHERE client_id IN ({list})`
 
 	// listClients reads one range of PRIMARY, in order.
-	listClients = `SELECT ` + clientColumns + ` FROM clients {index PRIMARY} WHERE client_id > ? ORDER BY client_id LIMIT ?`
+	listClients = `SELECT ` + seenColumns + ` FROM clients {index PRIMARY} WHERE client_id > ? ORDER BY client_id LIMIT ?`
 
 	// listClientIDs reads one range of PRIMARY, in order.
 	listClientIDs = `SELECT client_id FROM clients {index PRIMARY}
-		WHERE client_id > ? AND last_contact_us > ? AND blacklisted <= ? ORDER BY client_id LIMIT ?`
+		WHERE client_id > ? AND blacklisted <= ?
+			AND (last_contact_us > ? OR (streaming_to <> '' AND EXISTS (SELECT 1 ` + holder + ` AND heartbeat_us > ?)))
+		ORDER BY client_id LIMIT ?`
 
 	// blacklistClient changes one row by PRIMARY.
 	blacklistClient = `UPDATE clients SET blacklisted = 1 WHERE client_id = ?`
@@ -40,7 +49,7 @@ func (s *Store) GetClients(ctx context.Context,
 	clients := make(map[identity.ClientID]*store.Client, len(ids))
 	for chunk := range slices.Chunk(sortedClients(slices.Values(ids)), maxList) {
 		err := s.read().query(ctx, s.sql(getClients, len(chunk)), clientArgs(chunk), func(r row) error {
-			c, err := scanClient(r)
+			c, err := scanSeen(r)
 			if err == nil {
 				clients[c.ID] = c
 			}
@@ -59,7 +68,7 @@ func (s *Store) ListClients(ctx context.Context, after identity.ClientID, limit 
 	var list []*store.Client
 	byID := make(map[identity.ClientID]*store.Client)
 	err = s.read().query(ctx, s.sql(listClients), []any{after[:], limit}, func(r row) error {
-		c, err := scanClient(r)
+		c, err := scanSeen(r)
 		if err == nil {
 			list = append(list, c)
 			byID[c.ID] = c
@@ -72,16 +81,16 @@ func (s *Store) ListClients(ctx context.Context, after identity.ClientID, limit 
 	return list, s.read().addLabels(ctx, byID)
 }
 
-// ListClientIDs returns IDs after the given one, in order, of clients whose last contact is later than a time; blacklisted
-// ones only when asked for.
+// ListClientIDs returns IDs after the given one, in order, of clients that were seen later than a time; blacklisted ones
+// only when asked for.
 func (s *Store) ListClientIDs(ctx context.Context, after identity.ClientID, limit int, includeBlacklisted bool,
-	lastContactAfter time.Time) (ids []identity.ClientID, err error) {
+	seenAfter time.Time) (ids []identity.ClientID, err error) {
 	defer s.op("ListClientIDs", &err)()
 	since := int64(math.MinInt64)
-	if !lastContactAfter.IsZero() {
-		since = lastContactAfter.UnixMicro()
+	if !seenAfter.IsZero() {
+		since = seenAfter.UnixMicro()
 	}
-	return s.read().clientIDs(ctx, s.sql(listClientIDs), after[:], since, includeBlacklisted, limit)
+	return s.read().clientIDs(ctx, s.sql(listClientIDs), after[:], includeBlacklisted, since, since, limit)
 }
 
 // BlacklistClient sets the flag of a client and returns where its session is held, empty when nowhere. An unknown client
@@ -113,6 +122,20 @@ func (t session) one(ctx context.Context, statement string, args []any, dest ...
 		return store.ErrNotFound
 	}
 	return err
+}
+
+// scanSeen scans seenColumns.
+func scanSeen(r row) (*store.Client, error) {
+	var heartbeat sql.NullInt64 // NULL where nobody holds a session
+	c, err := scanClient(r, &heartbeat)
+	if err != nil {
+		return nil, err
+	}
+	c.LastSeen = c.LastContact
+	if held := fromMicros(heartbeat.Int64); c.StreamingTo != "" && held.After(c.LastSeen) {
+		c.LastSeen = held
+	}
+	return c, nil
 }
 
 func scanClient(r row, more ...any) (*store.Client, error) {

@@ -30,7 +30,9 @@ const (
 	insertContactRow = `(?, ?, ?, ?, ?)`
 
 	// endSessions changes rows by ranges of PRIMARY.
-	endSessions = `UPDATE clients {index PRIMARY} SET streaming_to = '' WHERE client_id IN ({list}) AND streaming_to = ?`
+	endSessions = `UPDATE clients {index PRIMARY} SET streaming_to = '',
+		last_contact_us = CASE WHEN last_contact_us < {now} THEN {now} ELSE last_contact_us END
+		WHERE client_id IN ({list}) AND streaming_to = ?`
 
 	// listContacts reads one range of PRIMARY, in order.
 	listContacts = `SELECT contact_us, sent_nonce, received_nonce, address FROM client_contacts {index PRIMARY}
@@ -205,7 +207,8 @@ func clientRows(clients map[identity.ClientID]*store.Client, touched map[identit
 	return rows
 }
 
-// EndSessions says that sessions are over. Clients that stream elsewhere by now are left alone.
+// EndSessions says that sessions are over: their clients were there until now. Clients that stream elsewhere by now are
+// left alone.
 func (s *Store) EndSessions(ctx context.Context, ends []store.SessionEnd) (err error) {
 	defer s.op("EndSessions", &err)()
 	byServer := make(map[string][]identity.ClientID)

@@ -8,9 +8,10 @@ import (
 )
 
 const (
-	upsertServer = `INSERT INTO servers (server_id, address, version, sessions, draining, heartbeat_us) VALUES {rows}
+	// upsertServer leaves the time of the start as it was first told.
+	upsertServer = `INSERT INTO servers (server_id, address, version, sessions, draining, heartbeat_us, started_us) VALUES {rows}
 		{upsert server_id: address version sessions draining heartbeat_us}`
-	upsertServerRow = `(?, ?, ?, ?, ?, ?)`
+	upsertServerRow = `(?, ?, ?, ?, ?, ?, ?)`
 
 	// listServers scans the few rows of servers.
 	listServers = `SELECT server_id, address, version, sessions, draining, heartbeat_us FROM servers
@@ -29,6 +30,7 @@ func (s *Store) Heartbeat(ctx context.Context, info store.ServerInfo) (now time.
 	}
 	row := []any{
 		cut(info.ID, maxAddress), cut(info.Address, maxAddress), cut(info.Version, maxAddress), info.Sessions, info.Draining, us,
+		us - info.Uptime.Microseconds(),
 	}
 	err = s.writeAlone(ctx, func(t session) error {
 		_, err := t.insert(ctx, upsertServer, upsertServerRow, [][]any{row})

@@ -18,6 +18,8 @@ var clientTests = []test{
 	{name: "GetClients", run: testGetClients},
 	{name: "ListClients", run: testListClients},
 	{name: "ListClientIDs", run: testListClientIDs},
+	{name: "LastSeen", run: testLastSeen},
+	{name: "LastSeenAfterACrash", run: testLastSeenAfterCrash},
 	{name: "SetClientInfo", run: testSetClientInfo},
 	{name: "SetClientInfoIsIdempotent_G37", run: testSetClientInfoTwice},
 	{name: "SetClientInfoOfTwoServers_G37", run: testSetClientInfoRace},
@@ -102,6 +104,109 @@ func testListClientIDs(f *fixture) {
 		if err != nil || !slices.Equal(got, tc.want) {
 			f.Errorf("%s: %v, %v; want %v", tc.name, got, err, tc.want)
 		}
+	}
+}
+
+// stream starts a session of a client.
+func (f *fixture) stream(id identity.ClientID, to string) {
+	f.Helper()
+	if o := f.contact(store.ContactUpdate{ClientID: id, Key: keyOf(id), StreamingTo: to}); o.Err != nil {
+		f.Fatal(o.Err)
+	}
+}
+
+// seen is when a client was seen last, which both ways to read it have to agree on.
+func (f *fixture) seen(id identity.ClientID) time.Time {
+	f.Helper()
+	at := f.get(id).LastSeen
+	list, err := f.s.ListClients(f.ctx, identity.ClientID{}, 100)
+	f.must(err)
+	for _, c := range list {
+		if c.ID == id && !c.LastSeen.Equal(at) {
+			f.Errorf("client %v was seen at %v by ID, at %v in the list", id, at, c.LastSeen)
+		}
+	}
+	return at
+}
+
+// seenAfter are the clients that were seen later than a time.
+func (f *fixture) seenAfter(t time.Time) []identity.ClientID {
+	f.Helper()
+	got, err := f.s.ListClientIDs(f.ctx, identity.ClientID{}, 100, true, t)
+	f.must(err)
+	return got
+}
+
+// A client with a session is there as long as its server is, without a write for it.
+func testLastSeen(f *fixture) {
+	holder := store.ServerInfo{ID: "a", Address: "h:1"}
+	beat := func() time.Time {
+		now, err := f.s.Heartbeat(f.ctx, holder)
+		f.must(err)
+		return now
+	}
+	beat()
+	held, elsewhere, polling := f.client(), f.client(), f.client()
+	f.stream(held, "h:1")
+	f.stream(elsewhere, "unmodified:1") // a server without heartbeats
+	contact := f.get(held).LastContact
+	for _, id := range []identity.ClientID{held, elsewhere, polling} {
+		if got, want := f.seen(id), f.get(id).LastContact; !got.Equal(want) {
+			f.Errorf("seen at %v, want the contact at %v", got, want)
+		}
+	}
+	f.stream(elsewhere, "unmodified:1")
+	since := f.get(elsewhere).LastContact
+	at := beat()
+	if got := f.seen(held); !got.Equal(at) || !got.After(contact) {
+		f.Errorf("seen at %v, want the heartbeat at %v", got, at)
+	}
+	if got := f.get(held).LastContact; !got.Equal(contact) {
+		f.Errorf("the last contact went from %v to %v", contact, got)
+	}
+	if got := f.seen(elsewhere); !got.Equal(since) {
+		f.Errorf("seen at %v with a server that says nothing, want the contact at %v", got, since)
+	}
+	if got := f.seenAfter(since); !slices.Equal(got, []identity.ClientID{held}) {
+		f.Errorf("later than %v: %v, want only the one with a session", since, got)
+	}
+	if got := f.seenAfter(at); len(got) != 0 {
+		f.Errorf("later than the heartbeat: %v", got)
+	}
+	f.must(f.s.EndSessions(f.ctx, []store.SessionEnd{{ClientID: held, StreamingTo: "h:1"}}))
+	beat()
+	if c := f.get(held); c.LastContact.Before(at) || !c.LastSeen.Equal(c.LastContact) {
+		f.Errorf("after its session the client %+v was not seen at its end", c)
+	}
+}
+
+// A server that comes back at the address of a dead one holds none of its sessions.
+func testLastSeenAfterCrash(f *fixture) {
+	beat := func(id string, uptime time.Duration) time.Time {
+		now, err := f.s.Heartbeat(f.ctx, store.ServerInfo{ID: id, Address: "h:1", Uptime: uptime})
+		f.must(err)
+		return now
+	}
+	beat("dead", 0)
+	gone, back := f.client(), f.client()
+	f.stream(gone, "h:1")
+	f.stream(back, "h:1")
+	last := beat("dead", time.Minute)
+	beat("new", 0)
+	f.stream(back, "h:1")
+	now := beat("new", time.Second)
+	if got := f.seen(gone); !got.Equal(last) {
+		f.Errorf("seen at %v, want the last heartbeat of its server at %v", got, last)
+	}
+	if got := f.seen(back); !got.Equal(now) {
+		f.Errorf("seen at %v, want the heartbeat of the new server at %v", got, now)
+	}
+	if got := f.seenAfter(last); !slices.Equal(got, []identity.ClientID{back}) {
+		f.Errorf("later than %v: %v, want only the one that came back", last, got)
+	}
+	f.must(f.s.RemoveServer(f.ctx, "dead"))
+	if got, want := f.seen(gone), f.get(gone).LastContact; !got.Equal(want) {
+		f.Errorf("seen at %v with a server that is forgotten, want the contact at %v", got, want)
 	}
 }
 
