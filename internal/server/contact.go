@@ -30,11 +30,19 @@ func (s *Server) authenticate(r *http.Request) (peer, error) {
 	return peer{Identity: who, address: r.RemoteAddr}, nil
 }
 
+// contact is one contact as it was recorded.
+type contact struct {
+	client *store.Client // as stored
+	nonce  uint64        // that this contact answers with
+	first  bool          // it registered the client, so that nothing can wait for it
+}
+
 // recordContact registers the client when it is new, compares its key, and records the contact. streamingTo is empty for
-// a poll. It returns the client as stored and the nonce of this contact.
-func (s *Server) recordContact(ctx context.Context, p peer, rec record, streamingTo string) (*store.Client, uint64, error) {
-	if err := s.admitRegistration(ctx, p); err != nil {
-		return nil, 0, err
+// a poll.
+func (s *Server) recordContact(ctx context.Context, p peer, rec record, streamingTo string) (contact, error) {
+	place, err := s.admitRegistration(ctx, p)
+	if err != nil {
+		return contact{}, err
 	}
 	nonce := wire.NewNonce()
 	outcome, err := s.contacts.Do(ctx, contactEvent{update: &store.ContactUpdate{
@@ -47,34 +55,39 @@ func (s *Server) recordContact(ctx context.Context, p peer, rec record, streamin
 		Clock:         rec.data.ClientClock,
 		StreamingTo:   streamingTo,
 	}})
+	place.settle(err == nil && outcome.New)
 	switch {
 	case err != nil:
-		return nil, 0, failed("the contact cannot be recorded", err)
+		return contact{}, failed("the contact cannot be recorded", err)
 	case errors.Is(outcome.Err, store.ErrKeyMismatch):
-		return nil, 0, s.impostor(p)
+		return contact{}, s.impostor(p)
 	case outcome.Err != nil:
-		return nil, 0, failed("the contact cannot be recorded", outcome.Err)
+		return contact{}, failed("the contact cannot be recorded", outcome.Err)
 	}
 	if outcome.New {
 		s.metrics.registrations.Inc()
 	}
-	return outcome.Client, nonce, nil
+	return contact{client: outcome.Client, nonce: nonce, first: outcome.New}, nil
 }
 
-// admitRegistration lets known clients pass, and unknown ones at the configured pace.
-func (s *Server) admitRegistration(ctx context.Context, p peer) error {
+// admitRegistration lets everybody pass while unknown clients may register, and known clients always: only when there is no
+// place left they are looked up.
+func (s *Server) admitRegistration(ctx context.Context, p peer) (reservation, error) {
+	if place, ok := s.registrations.reserve(p.address); ok {
+		return place, nil
+	}
 	known, err := s.lookups.Do(ctx, p.ID)
 	switch {
 	case err != nil:
-		return failed("the client cannot be looked up", err)
+		return reservation{}, failed("the client cannot be looked up", err)
 	case known != nil && !slices.Equal(known.Key, p.SPKI):
-		return s.impostor(p)
-	case known != nil || s.registrations.allow(p.address):
-		return nil
+		return reservation{}, s.impostor(p)
+	case known != nil:
+		return reservation{}, nil
 	}
 	r := refuse(http.StatusServiceUnavailable, "registration_rate", "too many new clients, try again later")
 	r.retryAfter = registrationRetry
-	return r
+	return reservation{}, r
 }
 
 // impostor refuses a key that shares its ID with another client: either a collision that somebody computed, or a damaged

@@ -10,9 +10,13 @@ var (
 // Opening is how many sessions are there, those included that are still opening.
 func Opening(s *Server) int { return len(s.expiry.all()) }
 
-// NewAllow returns the question that decides on a registration from an address.
-func NewAllow(limits RegistrationLimits) func(address string) bool {
-	return newRegistrationLimiter(limits).allow
+// NewReserve returns the question that decides on a registration from an address, and what settles it.
+func NewReserve(limits RegistrationLimits) func(address string) (settle func(registered bool), ok bool) {
+	limiter := newRegistrationLimiter(limits)
+	return func(address string) (func(bool), bool) {
+		place, ok := limiter.reserve(address)
+		return place.settle, ok
+	}
 }
 
 // Decode does what a record goes through before its messages reach a service, and returns how many do.

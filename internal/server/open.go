@@ -9,7 +9,6 @@ import (
 	"os"
 	"time"
 
-	"github.com/farspeak/farspeak/internal/store"
 	"github.com/farspeak/farspeak/internal/wire"
 )
 
@@ -208,11 +207,11 @@ func (n *session) admit(ctx context.Context, p peer, rec record) error {
 	if s.Draining() {
 		return notReady(http.StatusServiceUnavailable)
 	}
-	client, nonce, err := s.recordContact(ctx, p, rec, s.cfg.Address)
+	c, err := s.recordContact(ctx, p, rec, s.cfg.Address)
 	if err != nil {
 		return err
 	}
-	n.admitted(client, nonce, rec)
+	n.admitted(c, rec)
 	if err := s.ingest(ctx, n.sender(), rec); err != nil {
 		return failed("the messages cannot be processed", err)
 	}
@@ -220,11 +219,11 @@ func (n *session) admit(ctx context.Context, p peer, rec record) error {
 }
 
 // admitted notes what the contact told. A hint that the client is blacklisted may have come first.
-func (n *session) admitted(client *store.Client, nonce uint64, rec record) {
+func (n *session) admitted(c contact, rec record) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.nonce, n.labels = nonce, client.Labels
-	n.blacklisted = n.blacklisted || client.Blacklisted
+	n.nonce, n.labels, n.fresh = c.nonce, c.client.Labels, c.first
+	n.blacklisted = n.blacklisted || c.client.Blacklisted
 	n.tokens.Start(rec.data.AllowedMessages)
 }
 

@@ -2,12 +2,14 @@ package server
 
 import (
 	"bufio"
+	"crypto/tls"
 	"errors"
 	"sync"
 
 	"github.com/golang/glog"
 
 	"github.com/farspeak/farspeak/internal/netpoll"
+	"github.com/farspeak/farspeak/internal/tlsidle"
 )
 
 // How an HTTP/1.1 session waits: without a goroutine and without a buffer, in the poller that all sessions share.
@@ -57,12 +59,15 @@ func (s *http1Stream) fill() error {
 	return err
 }
 
-// arm hands the stream to the poller; from there on it belongs to resume.
+// arm hands the stream to the poller; from there on it belongs to resume. It makes it small before.
 func (s *http1Stream) arm(resume func()) bool {
 	if s.buffer.Buffered() == 0 {
 		s.buffer.Reset(nil)
 		readBuffers.Put(s.buffer)
 		s.buffer = nil
+	}
+	if secured, ok := s.conn.(*tls.Conn); ok {
+		tlsidle.Shrink(secured)
 	}
 	if err := s.idle.arm(s.socket, resume); err != nil {
 		glog.V(1).Infof("a session waits in its goroutine: %v", err)

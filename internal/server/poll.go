@@ -105,15 +105,16 @@ func (s *Server) readPoll(ctx context.Context, body io.Reader, encoding wire.Enc
 
 // exchange is the part of a poll that touches the store.
 func (s *Server) exchange(ctx context.Context, p peer, rec record, reply *pollReply) error {
-	client, nonce, err := s.recordContact(ctx, p, rec, "")
+	c, err := s.recordContact(ctx, p, rec, "")
 	if err != nil {
 		return err
 	}
+	client := c.client
 	from := sender{id: client.ID, labels: client.Labels, blacklisted: client.Blacklisted}
 	if err := s.ingest(ctx, from, rec); err != nil {
 		return failed("the messages cannot be processed", err)
 	}
-	reply.nonce = nonce
+	reply.nonce = c.nonce
 	if err := reply.collect(ctx, client, rec); err != nil {
 		return failed("the queue cannot be read", err)
 	}

@@ -28,12 +28,22 @@ type RegistrationLimits struct {
 }
 
 // registrationLimiter paces open registration (G-32): one limit for all, one for each address.
+//
+// Whether a client is new shows when its contact is written. So a contact only reserves a place, and takes it when the
+// client was new; that way known clients need not be looked up first, while there are places.
 type registrationLimiter struct {
 	limits RegistrationLimits
-	all    *rate.Limiter
 
+	// Guarded by mu.
 	mu        sync.Mutex
-	byAddress map[netip.Addr]*rate.Limiter // guarded by mu
+	all       *registrationPace
+	byAddress map[netip.Addr]*registrationPace
+}
+
+// registrationPace is one limit, with the places of it that are reserved.
+type registrationPace struct {
+	*rate.Limiter
+	reserved int
 }
 
 func newRegistrationLimiter(limits RegistrationLimits) *registrationLimiter {
@@ -45,19 +55,51 @@ func newRegistrationLimiter(limits RegistrationLimits) *registrationLimiter {
 	}
 	return &registrationLimiter{
 		limits:    limits,
-		all:       newLimiter(limits.PerSecond),
-		byAddress: make(map[netip.Addr]*rate.Limiter),
+		all:       newRegistrationPace(limits.PerSecond),
+		byAddress: make(map[netip.Addr]*registrationPace),
 	}
 }
 
-func newLimiter(perSecond float64) *rate.Limiter {
-	return rate.NewLimiter(rate.Limit(perSecond), max(1, int(perSecond*registrationBurst)))
+func newRegistrationPace(perSecond float64) *registrationPace {
+	return &registrationPace{Limiter: rate.NewLimiter(rate.Limit(perSecond), max(1, int(perSecond*registrationBurst)))}
 }
 
-// allow takes one registration from both budgets. An address that cannot be parsed shares one budget with its like.
-func (l *registrationLimiter) allow(address string) bool {
+// free says whether one more can be reserved.
+func (p *registrationPace) free() bool { return p.Tokens() >= float64(p.reserved+1) }
+
+// reservation is a place in both limits, until it is settled. The zero value is none.
+type reservation struct {
+	limiter *registrationLimiter
+	address *registrationPace
+}
+
+// reserve finds a place for a registration from an address. An address that cannot be parsed shares a limit with its like.
+func (l *registrationLimiter) reserve(address string) (reservation, bool) {
 	parsed, _ := netip.ParseAddrPort(address)
-	return l.limiter(source(parsed.Addr().Unmap())).Allow() && l.all.Allow()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	of := l.paceLocked(source(parsed.Addr().Unmap()))
+	if !of.free() || !l.all.free() {
+		return reservation{}, false
+	}
+	of.reserved++
+	l.all.reserved++
+	return reservation{l, of}, true
+}
+
+// settle takes the place, or gives it back.
+func (r reservation) settle(registered bool) {
+	if r.limiter == nil {
+		return
+	}
+	r.limiter.mu.Lock()
+	defer r.limiter.mu.Unlock()
+	for _, pace := range []*registrationPace{r.address, r.limiter.all} {
+		pace.reserved--
+		if registered {
+			pace.Allow() // there is one: it was reserved
+		}
+	}
 }
 
 // source is what counts as one address: of IPv6 a whole /64, which a single machine may use up at will.
@@ -68,16 +110,14 @@ func source(address netip.Addr) netip.Addr {
 	return netip.PrefixFrom(address.WithZone(""), 64).Masked().Addr()
 }
 
-func (l *registrationLimiter) limiter(address netip.Addr) *rate.Limiter {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	limiter, ok := l.byAddress[address]
+func (l *registrationLimiter) paceLocked(address netip.Addr) *registrationPace {
+	pace, ok := l.byAddress[address]
 	if !ok {
 		if len(l.byAddress) >= maxLimitedAddresses {
 			clear(l.byAddress)
 		}
-		limiter = newLimiter(l.limits.PerSecondAndAddress)
-		l.byAddress[address] = limiter
+		pace = newRegistrationPace(l.limits.PerSecondAndAddress)
+		l.byAddress[address] = pace
 	}
-	return limiter
+	return pace
 }

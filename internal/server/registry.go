@@ -135,10 +135,11 @@ func (shard *registryShard) snapshot() []*session {
 	return sessions
 }
 
-// Wake takes the hint that messages wait for these clients.
+// Wake takes the hint that messages wait for these clients. Sessions that are opening are told, too: the store names this
+// server as the client's from its contact on, and one that registered with it does not read its queue before it answers.
 func (s *Server) Wake(ids []identity.ClientID) {
 	for _, id := range ids {
-		if session := s.registry.get(id); session != nil {
+		for _, session := range s.registry.sessions(id) {
 			session.mark()
 		}
 	}

@@ -110,6 +110,8 @@ type Config struct {
 
 	// Ready, when set, is called once, when clients are served from now on.
 	Ready func()
+	// Worked, when set, is called after each piece of work of a session: it began, took records, or ended. It must be quick.
+	Worked func()
 
 	// Registerer takes the metrics; nil means none.
 	Registerer prometheus.Registerer
@@ -190,6 +192,9 @@ func (c *Config) applyDefaults() {
 	}
 	if c.MaxPushBytes <= 0 {
 		c.MaxPushBytes = DefaultMaxPushBytes
+	}
+	if c.Worked == nil {
+		c.Worked = func() {}
 	}
 }
 

@@ -65,6 +65,7 @@ type session struct {
 	replaced    bool // the client has a newer session, which gets the pushes
 	left        bool // told to leave by done_sending
 	over        bool // its reading side has ended
+	fresh       bool // its contact registered the client
 	blacklisted bool
 	rekeyed     bool // the rekey request of this session was sent
 	phase       fetchPhase
@@ -87,6 +88,7 @@ func (s *Server) newSession(transport stream, encoding wire.Encoding, p peer) *s
 
 // run carries a session as far as step does, and does what has to follow its end. A panic costs this session only (G-01).
 func (n *session) run(step func() (parked bool)) {
+	defer n.server.cfg.Worked()
 	parked := false
 	defer func() {
 		if parked {

@@ -63,7 +63,7 @@ func (n *session) firstMessages(ctx context.Context, held *int64) []*store.Pendi
 	if n.refusedAtStart() {
 		return []*store.PendingMessage{n.server.rekeyRequest(ctx, n.id)}
 	}
-	due, err := n.server.fetches.Do(ctx, fetchTurn{session: n})
+	due, err := n.firstFetch(ctx)
 	if err == nil && due != nil {
 		weight := weigh(due.Messages)
 		if n.server.fetchedMemory.tryTake(weight) {
@@ -92,6 +92,18 @@ func (n *session) firstMessages(ctx context.Context, held *int64) []*store.Pendi
 	n.again = n.again || left || due.More || len(fit) < len(due.Messages)
 	n.first = handoutOf(taken)
 	return taken
+}
+
+// firstFetch reads what is due for the client. For one that was unknown before its contact there cannot be anything but what
+// came since, and that marks the session.
+func (n *session) firstFetch(ctx context.Context) (*store.DueMessages, error) {
+	n.mu.Lock()
+	fresh := n.fresh
+	n.mu.Unlock()
+	if fresh {
+		return nil, nil
+	}
+	return n.server.fetches.Do(ctx, fetchTurn{session: n})
 }
 
 // refusedAtStart says whether the answer is the request to take a new key.
