@@ -181,7 +181,11 @@ func (e *explained) hot(n int) map[string]func() {
 			check(ids, err)
 		},
 		"RecordAttempts": func() { e.must(e.s.RecordAttempts(e.ctx, refs, time.Hour)) },
-		"AckMessages":    func() { check(e.s.AckMessages(e.ctx, acks[:n/2])) },
+		"ReturnMessages": func() { e.must(e.s.ReturnMessages(e.ctx, refs, time.Hour)) },
+		"AckMessages": func() {
+			check(e.s.AckMessages(e.ctx, acks[:n/2]))
+			check(e.s.AckMessages(e.ctx, acks[:n/2+1])) // most are completed
+		},
 		"Backlog": func() {
 			check(e.s.AddBacklog(e.ctx, backlog, 0, 0))
 			check(e.s.ClaimBacklog(e.ctx, "owner", []string{"a", "b"}, 500, time.Hour))

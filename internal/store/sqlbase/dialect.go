@@ -15,6 +15,8 @@ import (
 //	{now}              the store's clock in microseconds
 //	{list}             as many placeholders as an IN list has elements
 //	{rows}             the rows of a multi-row INSERT
+//	{pairs A B}        a SELECT of rows with columns A and B, as many as a list has elements; takes the place of a {list}
+//	{then}             joins a table that is read after the one before it
 //	{lock}             lock the rows that are read, until the end of the transaction
 //	{index I}          after a table: use index I
 //	{delete T I}       DELETE FROM T a range of its index I; a condition follows
@@ -78,11 +80,22 @@ func (d *Dialect) mark(mark string) string {
 	switch name {
 	case "list", "keys", "rows":
 		return "{" + mark + "}" // later, they depend on the call
+	case "pairs":
+		if d.Hints {
+			return "{" + mark + "}"
+		}
+		a, b, _ := strings.Cut(arg, " ")
+		return "SELECT column1 AS " + a + ", column2 AS " + b + " FROM (VALUES {tuples})"
 	case "now":
 		if d.NowFunc != nil {
 			return "{now}"
 		}
 		return d.Now
+	case "then":
+		if d.Hints {
+			return "STRAIGHT_JOIN"
+		}
+		return "CROSS JOIN"
 	case "lock":
 		return when(d.Hints, "FOR UPDATE")
 	case "index":
@@ -160,11 +173,35 @@ func (s *Store) withNow(statement string) string {
 
 // fillList replaces the first list mark.
 func fillList(statement string, n int) string {
-	list, keys := strings.Index(statement, "{list}"), strings.Index(statement, "{keys}")
-	if keys < 0 || (list >= 0 && list < keys) {
-		return strings.Replace(statement, "{list}", placeholders(n), 1)
+	for at := 0; ; at++ {
+		next := strings.IndexByte(statement[at:], '{')
+		if next < 0 {
+			return statement
+		}
+		at += next
+		mark, after, _ := strings.Cut(statement[at+1:], "}")
+		if list := listOf(mark, n); list != "" {
+			return statement[:at] + list + after
+		}
 	}
-	return strings.Replace(statement, "{keys}", "SELECT ? AS id"+strings.Repeat(" UNION ALL SELECT ?", max(n, 1)-1), 1)
+}
+
+// listOf spells a list mark for n elements; it is empty for other marks.
+func listOf(mark string, n int) string {
+	more := max(n, 1) - 1
+	name, columns, _ := strings.Cut(mark, " ")
+	switch name {
+	case "list":
+		return placeholders(n)
+	case "keys":
+		return "SELECT ? AS id" + strings.Repeat(" UNION ALL SELECT ?", more)
+	case "pairs":
+		a, b, _ := strings.Cut(columns, " ")
+		return "SELECT ? AS " + a + ", ? AS " + b + strings.Repeat(" UNION ALL SELECT ?, ?", more)
+	case "tuples":
+		return "(?, ?)" + strings.Repeat(", (?, ?)", more)
+	}
+	return ""
 }
 
 func placeholders(n int) string {

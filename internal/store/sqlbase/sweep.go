@@ -16,6 +16,11 @@ const (
 	recordAttempts = `UPDATE client_messages {index by_message} SET attempts = attempts + 1, due_us = {now} + ?
 		WHERE message_id IN ({list})`
 
+	// returnMessages does so, too. Its first assignment sees the attempts as they were.
+	returnMessages = `UPDATE client_messages {index by_message}
+		SET due_us = CASE WHEN attempts = 0 THEN due_us ELSE {now} + ? END, attempts = attempts + 1
+		WHERE message_id IN ({list})`
+
 	// dueClients reads one range of by_due, in order.
 	dueClients = `SELECT due_us, client_id FROM client_messages {index by_due} WHERE due_us > ? AND due_us <= ?
 		ORDER BY due_us, client_id LIMIT ?`
@@ -34,6 +39,19 @@ const (
 // RecordAttempts says that messages were handed out: they fall due again after a time, unless they are acknowledged.
 func (s *Store) RecordAttempts(ctx context.Context, refs []store.MessageRef, redeliverAfter time.Duration) (err error) {
 	defer s.op("RecordAttempts", &err)()
+	return s.handedOut(ctx, recordAttempts, refs, redeliverAfter)
+}
+
+// ReturnMessages says that messages were handed out to sessions which ended without an acknowledgement. Those that were
+// handed out for the first time stay due, for the next session of their client, whether it has begun or not; the others
+// fall due again after a time.
+func (s *Store) ReturnMessages(ctx context.Context, refs []store.MessageRef, redeliverAfter time.Duration) (err error) {
+	defer s.op("ReturnMessages", &err)()
+	return s.handedOut(ctx, returnMessages, refs, redeliverAfter)
+}
+
+// handedOut counts an attempt for each message, by recordAttempts or returnMessages.
+func (s *Store) handedOut(ctx context.Context, template string, refs []store.MessageRef, redeliverAfter time.Duration) error {
 	ids := make([]identity.MessageID, len(refs))
 	for i, ref := range refs {
 		ids[i] = ref.ID
@@ -42,7 +60,7 @@ func (s *Store) RecordAttempts(ctx context.Context, refs []store.MessageRef, red
 	record := func(t session) error {
 		for chunk := range slices.Chunk(ids, maxList) {
 			args := append([]any{redeliverAfter.Microseconds()}, messageArgs(chunk)...)
-			if _, err := t.exec(ctx, s.sql(recordAttempts, len(chunk)), args...); err != nil {
+			if _, err := t.exec(ctx, s.sql(template, len(chunk)), args...); err != nil {
 				return err
 			}
 		}

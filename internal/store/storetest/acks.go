@@ -18,6 +18,7 @@ import (
 var ackTests = []test{
 	{name: "Ack_G28", run: testAck},
 	{name: "UnknownAndForeign_G19", run: testAckForeign},
+	{name: "SomeOfManySucceed_G19", run: testAckSome},
 	{name: "FirstResultStays", run: testFirstResult},
 	{name: "RekeyUnderTheNextID", run: testAckRekey},
 	{name: "HostileReasons", run: testAckReasons},
@@ -77,6 +78,42 @@ func testAckForeign(f *fixture) { // G-19
 	}
 	if f.status(idOf(list[2])).Result != nil {
 		f.Error("a client completed another's message")
+	}
+}
+
+// testAckSome mixes messages that are pending with others, in reports of success alone.
+func testAckSome(f *fixture) { // G-19
+	id, other := f.client(), f.client()
+	list := messages(4, id, "service")
+	f.insert(list...)
+	f.allNil(f.s.AckMessages(f.ctx, []store.Ack{ack(id, idOf(list[0])), ack(id, idOf(list[0]))}))
+	for _, tc := range []struct {
+		name    string
+		acks    []store.Ack
+		foreign []bool
+		pending int
+	}{
+		{"completed", []store.Ack{ack(id, idOf(list[0]))}, []bool{false}, 3},
+		{"with a completed one", []store.Ack{ack(id, idOf(list[0])), ack(id, idOf(list[1]))}, []bool{false, false}, 2},
+		{"with an unknown one", []store.Ack{ack(id, idOf(list[2])), ack(id, identity.NewMessageID())}, []bool{false, false}, 1},
+		{"another's alone", []store.Ack{ack(other, idOf(list[3]))}, []bool{true}, 1},
+		{"another's and one's own", []store.Ack{ack(other, idOf(list[3])), ack(id, idOf(list[3]))}, []bool{true, false}, 0},
+	} {
+		errs, err := f.s.AckMessages(f.ctx, tc.acks)
+		f.must(err)
+		for i, foreign := range tc.foreign {
+			if errors.Is(errs[i], store.ErrNotFound) != foreign {
+				f.Errorf("%s: ack %d: %v", tc.name, i, errs[i])
+			}
+		}
+		if got := len(f.due(id, 10).Messages); got != tc.pending {
+			f.Errorf("%s: %d pending, want %d", tc.name, got, tc.pending)
+		}
+	}
+	for i, m := range list {
+		if got := f.status(idOf(m)); got.Result == nil || got.Result.Failed || !recent(got.Result.Processed) || !proto.Equal(got.Creation, m.CreationTime) {
+			f.Errorf("status of message %d: %+v", i, got)
+		}
 	}
 }
 

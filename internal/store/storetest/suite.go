@@ -21,6 +21,7 @@ func RunConformance(t *testing.T, newDatabase func(testing.TB) *Database) {
 		tests []test
 	}{
 		{"Clients", clientTests}, {"Contacts", contactTests}, {"Insert", insertTests}, {"Due", dueTests}, {"Acks", ackTests},
+		{"Returns", returnTests},
 		{"Pending", pendingTests}, {"Backlog", backlogTests}, {"DeadLetters", deadLetterTests},
 		{"Broadcasts", broadcastTests}, {"Files", fileTests}, {"Servers", serverTests}, {"Resources", resourceTests},
 		{"Prune", pruneTests}, {"Schema", schemaTests},
