@@ -64,6 +64,8 @@ type Batch struct {
 type Hooks struct {
 	// LabelsChanged gives the complete set of labels of service "client" that a client reported, after their commit.
 	LabelsChanged func(id identity.ClientID, labels []store.Label)
+	// Acknowledged names messages to clients that are complete, after the commit of their acknowledgements.
+	Acknowledged func(messages []store.MessageRef)
 }
 
 // Defaults of Config.

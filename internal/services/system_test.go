@@ -355,3 +355,34 @@ func TestSystemMessagesEnd(t *testing.T) { // G-36
 		}
 	})
 }
+
+// The hook hears of messages that are complete, and of no others.
+func TestAcknowledgedHook(t *testing.T) {
+	st := knownClientA()
+	foreign, known, failed := identity.NewMessageID(), identity.NewMessageID(), identity.NewMessageID()
+	st.ackAnswer = func(a store.Ack) error {
+		if a.ID == foreign {
+			return store.ErrNotFound
+		}
+		return nil
+	}
+	var told []store.MessageRef // by one worker
+	m := newManager(t, services.Config{Store: st, Hooks: services.Hooks{
+		Acknowledged: func(refs []store.MessageRef) { told = append(told, refs...) },
+	}})
+	for _, data := range []struct {
+		kind string
+		data proto.Message
+	}{
+		{"MessageAck", &fspb.MessageAckData{MessageIds: [][]byte{foreign.Bytes(), known.Bytes()}}},
+		{"MessageError", &fspb.MessageErrorData{MessageId: failed.Bytes(), Error: "it broke"}},
+	} {
+		if err := m.Ingest(t.Context(), systemBatch(report(t, data.kind, data.data))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := []store.MessageRef{{ClientID: clientA, ID: known}, {ClientID: clientA, ID: failed}}
+	if !slices.Equal(told, want) {
+		t.Errorf("told of %v, want %v", told, want)
+	}
+}

@@ -56,7 +56,7 @@ func newWrites(cfg *Config) (*writes, error) {
 			Name: "backlog_outcomes", Run: finishBacklog(cfg.Store, cfg.ServerID),
 		}),
 		start(w, cfg, &w.acks, batch.Config[[]store.Ack, []error]{
-			Name: "acks", Run: ackMessages(cfg.Store), MaxBytes: maxRunAcks,
+			Name: "acks", Run: ackMessages(cfg.Store, cfg.Hooks.Acknowledged), MaxBytes: maxRunAcks,
 			Size: func(acks []store.Ack) int { return len(acks) }, // counted, not weighed
 		}),
 		start(w, cfg, &w.infos, batch.Config[store.ClientInfo, error]{Name: "client_infos", Run: setClientInfo(cfg.Store, cfg.Hooks.LabelsChanged)}),
@@ -121,7 +121,7 @@ func finishBacklog(st backlogStore, owner string) func(context.Context, []store.
 }
 
 // ackMessages makes one list of the acks of several messages and takes the answer apart again.
-func ackMessages(st reportStore) func(context.Context, [][]store.Ack) ([][]error, error) {
+func ackMessages(st reportStore, acknowledged func([]store.MessageRef)) func(context.Context, [][]store.Ack) ([][]error, error) {
 	return func(ctx context.Context, lists [][]store.Ack) ([][]error, error) {
 		var all []store.Ack
 		for _, list := range lists {
@@ -134,12 +134,26 @@ func ackMessages(st reportStore) func(context.Context, [][]store.Ack) ([][]error
 		if len(errs) != len(all) {
 			return nil, fmt.Errorf("%d answers for %d acks", len(errs), len(all))
 		}
+		if acknowledged != nil {
+			acknowledged(completed(all, errs))
+		}
 		answers := make([][]error, len(lists))
 		for i, list := range lists {
 			answers[i], errs = errs[:len(list):len(list)], errs[len(list):]
 		}
 		return answers, nil
 	}
+}
+
+// completed are the messages whose acks were taken.
+func completed(acks []store.Ack, errs []error) []store.MessageRef {
+	refs := make([]store.MessageRef, 0, len(acks))
+	for i, ack := range acks {
+		if errs[i] == nil {
+			refs = append(refs, ack.MessageRef)
+		}
+	}
+	return refs
 }
 
 // setClientInfo tells of labels in the order in which they were reported, after their commit.
