@@ -83,7 +83,7 @@ func (d *daemon) openParts(ctx context.Context) (err error) {
 	return nil
 }
 
-// openServer makes the services and the server, which know each other: the services tell it of new labels.
+// openServer makes the services and the server, which know each other: the services tell it of labels and acknowledgements.
 func (d *daemon) openServer(clients net.Listener) (err error) {
 	id := newServerID()
 	sc := d.settings.servicesConfig()
@@ -91,6 +91,7 @@ func (d *daemon) openServer(clients net.Listener) (err error) {
 	sc.Hooks.LabelsChanged = func(client identity.ClientID, labels []store.Label) {
 		d.server.LabelsChanged(client, labels) // made below, before anything can call this
 	}
+	sc.Hooks.Acknowledged = func(messages []store.MessageRef) { d.server.Acknowledged(messages) }
 	if d.services, err = services.New(sc); err != nil {
 		return err
 	}

@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
@@ -24,13 +25,16 @@ const attemptTimeout = 15 * time.Second
 type handout struct {
 	attempts []store.MessageRef // fall due again unless they are acknowledged
 	last     []store.MessageRef // Die requests: complete, because nobody is left to acknowledge them
+
+	later bool // the attempts are in the session's ledger
+	lost  bool // the session has ended since: its messages go back
 }
 
 func handoutOf(messages []*store.PendingMessage) handout {
 	var h handout
 	for _, m := range messages {
 		ref := store.MessageRef{ClientID: m.ClientID, ID: m.ID}
-		if m.Service == systemService && m.Type == "Die" {
+		if isDie(m) {
 			h.last = append(h.last, ref)
 		} else {
 			h.attempts = append(h.attempts, ref)
@@ -39,10 +43,12 @@ func handoutOf(messages []*store.PendingMessage) handout {
 	return h
 }
 
+func isDie(m *store.PendingMessage) bool { return m.Service == systemService && m.Type == "Die" }
+
 func (h handout) empty() bool { return len(h.attempts) == 0 && len(h.last) == 0 }
 
-// recordAttempts writes down that messages were handed out. A crash before it repeats them, which at-least-once allows; a
-// store that is away is waited for as long as the session lives.
+// recordAttempts writes down at once that messages were handed out. A crash before it repeats them, which at-least-once
+// allows; a store that is away is waited for as long as the session lives.
 func (n *session) recordAttempts(h handout) {
 	if h.empty() {
 		return
@@ -73,15 +79,20 @@ func (s *Server) handedOut(h handout) error {
 	if len(h.attempts) == 0 {
 		return nil
 	}
-	_, err := s.attempts.Do(ctx, h.attempts)
+	to := s.attempts
+	if h.lost {
+		to = s.returns
+	}
+	_, err := to.Do(ctx, h.attempts)
 	return err
 }
 
 // writeAttempts runs one batch of attempts.
 func (s *Server) writeAttempts(ctx context.Context, groups [][]store.MessageRef) ([]struct{}, error) {
-	var refs []store.MessageRef
-	for _, group := range groups {
-		refs = append(refs, group...)
-	}
-	return make([]struct{}, len(groups)), s.cfg.Store.RecordAttempts(ctx, refs, s.cfg.RedeliveryInterval)
+	return make([]struct{}, len(groups)), s.cfg.Store.RecordAttempts(ctx, slices.Concat(groups...), s.cfg.RedeliveryInterval)
+}
+
+// writeReturns runs one batch of what ended sessions give back.
+func (s *Server) writeReturns(ctx context.Context, groups [][]store.MessageRef) ([]struct{}, error) {
+	return make([]struct{}, len(groups)), s.cfg.Store.ReturnMessages(ctx, slices.Concat(groups...), s.cfg.RedeliveryInterval)
 }

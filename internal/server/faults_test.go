@@ -28,6 +28,7 @@ const (
 	endSessions      = "EndSessions"
 	dueMessages      = "DueMessages"
 	recordAttempts   = "RecordAttempts"
+	returnMessages   = "ReturnMessages"
 	dueClients       = "DueClients"
 	activeBroadcasts = "ActiveBroadcasts"
 	assignBroadcast  = "AssignBroadcast"
@@ -126,6 +127,13 @@ func (s *faultyStore) RecordAttempts(ctx context.Context, refs []store.MessageRe
 		return err
 	}
 	return s.Store.RecordAttempts(ctx, refs, redeliverAfter)
+}
+
+func (s *faultyStore) ReturnMessages(ctx context.Context, refs []store.MessageRef, redeliverAfter time.Duration) error {
+	if err := s.fault(ctx, returnMessages); err != nil {
+		return err
+	}
+	return s.Store.ReturnMessages(ctx, refs, redeliverAfter)
 }
 
 func (s *faultyStore) DueClients(ctx context.Context, after int64, limit int) ([]identity.ClientID, int64, error) {

@@ -10,7 +10,7 @@ import (
 )
 
 // fetchPhase is where a session stands on the way from a mark to its messages. At most one fetch of a session is under way,
-// and the next one starts after the attempts of the last are recorded, so that no message is handed out twice.
+// and the next one starts when what the last handed out is in the ledger or recorded, so that no message goes out twice.
 type fetchPhase uint8
 
 const (
@@ -57,6 +57,7 @@ func (n *session) beginFetch(turn uint64) (store.DueRequest, bool) {
 	}
 	n.phase = fetchBusy
 	n.again = false
+	n.ledger.beginFetch()
 	if !n.takesMessagesLocked() {
 		return store.DueRequest{}, false
 	}
@@ -110,11 +111,22 @@ func (n *session) fetched(due *store.DueMessages, err error) {
 		n.retryFetch()
 		return
 	}
-	if due == nil || len(due.Messages) == 0 {
-		n.finishFetch(due != nil && due.More)
+	if due == nil {
+		n.finishFetch(false)
 		return
 	}
-	n.server.pushes.start(n, func() { n.deliver(due) })
+	read := len(due.Messages)
+	n.mu.Lock()
+	due.Messages = n.ledger.endFetch(due.Messages)
+	n.mu.Unlock()
+	switch {
+	case len(due.Messages) > 0:
+		n.server.pushes.start(n, func() { n.deliver(due) })
+	case read > 0 && due.More:
+		n.server.pushes.start(n, n.makeWay)
+	default:
+		n.finishFetch(due.More)
+	}
 }
 
 // retryFetch leaves the session to a later mark. The sweep does not find what fell due before its window, so a failed
@@ -137,8 +149,8 @@ func (n *session) finishFetch(more bool) {
 	}
 }
 
-// deliver pushes fetched messages and records their attempts, then lets the next fetch start. What the session does not
-// want any more stays due, for the one that follows.
+// deliver pushes fetched messages, then lets the next fetch start. What the session does not want any more stays due, for
+// the one that follows.
 func (n *session) deliver(due *store.DueMessages) {
 	if slices.ContainsFunc(due.Messages, n.isRekey) {
 		n.blacklist() // the hint was lost; the request came by the queue
@@ -149,25 +161,26 @@ func (n *session) deliver(due *store.DueMessages) {
 		n.retryFetch()
 		return
 	}
-	sent, left, ok := n.pushDue(due.Messages, weight)
+	unrecorded, left, ok := n.pushDue(due.Messages, weight)
 	more := due.More || left
 	due.Messages = nil // recording may take long
-	n.recordAttempts(sent)
+	n.recordAttempts(unrecorded)
 	if ok {
 		n.finishFetch(more)
 	}
 }
 
-// pushDue pushes what the tokens allow of fetched messages, and gives their memory back. left says that there were not
-// enough tokens; ok that the session goes on.
-func (n *session) pushDue(due []*store.PendingMessage, weight int64) (sent handout, left, ok bool) {
+// pushDue pushes what the tokens allow of fetched messages, and gives their memory back. It returns what is to be recorded
+// before the next fetch; left says that there were not enough tokens, ok that the session goes on.
+func (n *session) pushDue(due []*store.PendingMessage, weight int64) (unrecorded handout, left, ok bool) {
 	defer n.server.fetchedMemory.give(weight)
 	n.mu.Lock()
 	taken, left := takeTokens(&n.tokens, due)
 	n.starved = n.starved || left
+	planned := n.plan(taken)
 	n.mu.Unlock()
 	out := n.pushAll(taken)
-	return handoutOf(out), left, len(out) == len(taken)
+	return n.written(planned, handoutOf(out)), left, len(out) == len(taken)
 }
 
 // isRekey recognises the request that fs-admin stores for a client that it blacklists.

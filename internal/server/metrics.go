@@ -102,6 +102,8 @@ func (m *metrics) watch(registerer prometheus.Registerer, s *Server) {
 		func() float64 { return float64(s.budget.Used()) })
 	gauge("farspeak_push_memory_bytes", "Memory taken by messages on their way to clients.",
 		func() float64 { return float64(s.fetchedMemory.used() + s.broadcasts.memory.used()) })
+	gauge("farspeak_unrecorded_attempts", "Messages handed out whose attempt is not in the store, as they may be acknowledged soon.",
+		func() float64 { return float64(s.handouts.messages.Load()) })
 	gauge("farspeak_active_broadcasts", "Broadcasts that this server may hand out.",
 		func() float64 { return float64(s.broadcasts.count()) })
 	gauge("farspeak_draining", "1 while this server is on its way out.", func() float64 {

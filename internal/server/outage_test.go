@@ -59,7 +59,7 @@ func TestSessionStartsWithoutItsQueue(t *testing.T) {
 // Messages whose attempts cannot be recorded are not sent again while their session lives, and what comes after them is.
 func TestAttemptsFailThenRecover(t *testing.T) {
 	var faulty *faultyStore
-	f := start(t, withFaults(&faulty))
+	f := start(t, withFaults(&faulty), withAttemptDelay(20*time.Millisecond))
 	agent := newTestAgent(t, f.address)
 	stream, _ := agent.session(&fspb.ContactData{})
 	faulty.fail(recordAttempts, store.ErrUnavailable)

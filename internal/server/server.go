@@ -54,6 +54,7 @@ const (
 	DefaultLongStreamLifetime = 4 * time.Hour
 	DefaultSweepInterval      = 20 * time.Second
 	DefaultRedeliveryInterval = 15 * time.Minute
+	DefaultAttemptDelay       = time.Second
 	DefaultBroadcastInterval  = time.Minute
 	DefaultDrainTimeout       = 20 * time.Second
 	DefaultRecordMemory       = 256 << 20
@@ -94,6 +95,9 @@ type Config struct {
 	SweepInterval time.Duration
 	// RedeliveryInterval is after what time a message that was not acknowledged is sent again.
 	RedeliveryInterval time.Duration
+	// AttemptDelay is about how long a message that was handed out may wait for its acknowledgement before the attempt is
+	// written to the store. What is acknowledged before costs the store nothing.
+	AttemptDelay time.Duration
 	// BroadcastInterval is how often the active broadcasts are read when no notification tells of a change.
 	BroadcastInterval time.Duration
 	// DrainTimeout bounds an orderly stop.
@@ -133,6 +137,7 @@ type Server struct {
 	contacts *batch.Batcher[contactEvent, store.ContactOutcome]
 	fetches  *batch.Batcher[fetchTurn, *store.DueMessages]
 	attempts *batch.Batcher[[]store.MessageRef, struct{}]
+	returns  *batch.Batcher[[]store.MessageRef, struct{}] // of sessions that ended
 
 	// life ends when sessions are cut off: at the end of a drain.
 	life    context.Context
@@ -140,6 +145,7 @@ type Server struct {
 	retries *retryList
 	idle    idlePoller // waits for what idle sessions send
 
+	handouts      *handouts   // what was handed out and is not recorded
 	fetchedMemory *pushMemory // for messages that were fetched; broadcasts have their own
 	pushes        pushes      // goroutines that write to sessions
 
@@ -166,6 +172,7 @@ func New(cfg Config) (*Server, error) {
 		registry:      newRegistry(),
 		expiry:        newExpiry(),
 		retries:       newRetryList(),
+		handouts:      newHandouts(),
 		registrations: newRegistrationLimiter(cfg.Registrations),
 		fetchedMemory: newPushMemory(cfg.PushMemory / 2),
 	}
@@ -182,6 +189,7 @@ func (c *Config) applyDefaults() {
 	c.LongStreamLifetime = durationOr(c.LongStreamLifetime, DefaultLongStreamLifetime)
 	c.SweepInterval = durationOr(c.SweepInterval, DefaultSweepInterval)
 	c.RedeliveryInterval = durationOr(c.RedeliveryInterval, DefaultRedeliveryInterval)
+	c.AttemptDelay = durationOr(c.AttemptDelay, DefaultAttemptDelay)
 	c.BroadcastInterval = durationOr(c.BroadcastInterval, DefaultBroadcastInterval)
 	c.DrainTimeout = durationOr(c.DrainTimeout, DefaultDrainTimeout)
 	if c.RecordMemory <= 0 {
@@ -221,6 +229,7 @@ func (s *Server) Run(ctx context.Context) error {
 	var jobs errgroup.Group
 	jobs.Go(func() error { s.expireSessions(loops); return nil })
 	jobs.Go(func() error { s.sweepForever(loops); return nil })
+	jobs.Go(func() error { s.recordForever(loops); return nil })
 	jobs.Go(func() error { s.broadcasts.run(loops); return nil })
 	jobs.Go(func() error { s.heartbeatForever(loops); return nil })
 	jobs.Go(func() error { s.refreshTicketsForever(loops); return nil })

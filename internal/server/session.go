@@ -74,8 +74,9 @@ type session struct {
 	starved     bool   // the last fetch left messages behind for want of tokens
 	seen        uint64 // number of the last broadcast that it was offered
 	labels      []store.Label
-	first       handout // what went along with record 0; its attempts are still to be recorded
+	first       handout // what went along with record 0
 	tokens      wire.Tokens
+	ledger      ledger
 }
 
 func (s *Server) newSession(transport stream, encoding wire.Encoding, p peer) *session {
@@ -140,6 +141,7 @@ func (n *session) depart() {
 		_ = n.records.Close() // gives a decompressor back; it cannot fail otherwise
 	}
 	n.server.expiry.remove(n)
+	n.giveBack()
 	n.server.work.Done()
 }
 
@@ -154,11 +156,11 @@ func (n *session) opened() {
 	if refused {
 		n.server.pushes.start(n, n.askForKey)
 	}
-	if first.empty() {
+	if unrecorded := n.written(first, first); unrecorded.empty() {
 		n.finishFetch(false)
 	} else {
 		n.server.pushes.start(n, func() {
-			n.recordAttempts(first)
+			n.recordAttempts(unrecorded)
 			n.finishFetch(false)
 		})
 	}

@@ -41,7 +41,7 @@ func TestRedelivery(t *testing.T) {
 	f := start(t, func(c *server.Config) {
 		c.SweepInterval = 50 * time.Millisecond
 		c.RedeliveryInterval = 200 * time.Millisecond
-	})
+	}, withAttemptDelay(20*time.Millisecond))
 	agent := newTestAgent(t, f.address)
 	stream, _ := agent.session(&fspb.ContactData{})
 	ids := f.insert(t, agent.id, "S", 1)
