@@ -16,6 +16,9 @@ func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == endpointFlag {
 		os.Exit(runEndpoint(os.Args[2:]))
 	}
+	if len(os.Args) > 1 && os.Args[1] == numbersFlag {
+		os.Exit(runNumbers(os.Args[2:]))
+	}
 	os.Exit(run(m))
 }
 

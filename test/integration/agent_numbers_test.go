@@ -1,0 +1,193 @@
+package integration_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"sync"
+	"time"
+
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	fspb "github.com/farspeak/farspeak/proto/fleetspeak"
+	"github.com/farspeak/farspeak/sdk/service"
+)
+
+const (
+	// numbersFlag in front of a kind of service makes the test program the process of the service "numbers".
+	numbersFlag    = "farspeak-test-numbers"
+	numbersService = "numbers"
+	// daemonWindow and socketWindow are how many numbers may be sent and not accepted. Acknowledgements of a Socket that are
+	// as many as that wait for no others.
+	daemonWindow = 8
+	socketWindow = 50
+	// numbersPace is the pause between two numbers of a Daemon, so that a slow machine keeps up.
+	numbersPace = 2 * time.Millisecond
+)
+
+// runNumbers is the life of a process of the service "numbers": it sends numbers, one after the other, for as long as it
+// runs, and keeps in a file up to where they are accepted. The next process goes on from there, and so sends numbers again
+// of which this one did not hear. They have the same source message IDs then.
+func runNumbers(args []string) int {
+	err := countOn(context.Background(), args[0], args[1:])
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "numbers:", err)
+		return 1
+	}
+	return 0
+}
+
+func countOn(ctx context.Context, kind string, args []string) error {
+	l, err := openLedger(args[0])
+	if err != nil {
+		return err
+	}
+	if kind == "Daemon" {
+		return countAsDaemon(ctx, l)
+	}
+	return countAsSocket(ctx, l, args[1])
+}
+
+// countAsSocket takes a number for accepted when the agent said that the server has it.
+func countAsSocket(ctx context.Context, l *ledger, path string) error {
+	socket, err := service.OpenSocket(service.SocketConfig{Path: path, Version: "1"})
+	if err != nil {
+		return err
+	}
+	for {
+		for range socketWindow {
+			l.last++
+			if err := socket.Send(ctx, number(l.last)); err != nil {
+				return err
+			}
+		}
+		if err := socket.Flush(ctx); err != nil {
+			return err
+		}
+		if err := l.accept(l.last); err != nil {
+			return err
+		}
+	}
+}
+
+// countAsDaemon takes a number for accepted when a message to the process itself that was sent after it has come back: the
+// agent takes messages in order, each when it has done with the one before. A Daemon hears no more of what it sends.
+func countAsDaemon(ctx context.Context, l *ledger) error {
+	self, err := hex.DecodeString(os.Getenv("FLEETSPEAK_CLIENT_ID"))
+	if err != nil {
+		return err
+	}
+	daemon, err := service.OpenDaemon(ctx, service.DaemonConfig{Version: "1"})
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	window := make(chan struct{}, daemonWindow)
+	var sending sync.WaitGroup
+	var sendErr error
+	next := l.last + 1
+	sending.Go(func() { sendErr = sendNumbers(ctx, daemon, self, next, window) })
+	err = receiveNumbers(ctx, daemon, l, window)
+	cancel()
+	sending.Wait()
+	if errors.Is(err, io.EOF) {
+		return nil // the agent is gone, and whatever could not be sent any more comes from the next process
+	}
+	return errors.Join(err, sendErr)
+}
+
+// sendNumbers sends each number, and after it the same to this process itself.
+func sendNumbers(ctx context.Context, daemon *service.Daemon, self []byte, n int64, window chan<- struct{}) error {
+	pace := time.NewTicker(numbersPace)
+	defer pace.Stop()
+	for ; ; n++ {
+		<-pace.C
+		select {
+		case window <- struct{}{}:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		back := number(n)
+		back.Destination.ClientId, back.SourceMessageId = self, nil
+		for _, m := range []*fspb.Message{number(n), back} {
+			if err := daemon.Send(ctx, m); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+func receiveNumbers(ctx context.Context, daemon *service.Daemon, l *ledger, window <-chan struct{}) error {
+	for {
+		m, err := daemon.Receive(ctx)
+		if err != nil {
+			return err
+		}
+		if n := numberOf(m); n != l.last+1 {
+			return fmt.Errorf("number %d came back in place of %d", n, l.last+1)
+		}
+		if err := l.accept(l.last + 1); err != nil {
+			return err
+		}
+		<-window
+	}
+}
+
+// number is the message that carries n to the service's backend.
+func number(n int64) *fspb.Message {
+	m, err := service.NewMessage(numbersService, "Number", wrapperspb.Int64(n))
+	if err != nil {
+		panic(err) // a number can be serialized
+	}
+	m.SourceMessageId = binary.BigEndian.AppendUint64(make([]byte, 8), uint64(n))
+	return m
+}
+
+// ledger is the file that says up to where numbers are accepted: one a line, of which the last complete one counts. Nobody
+// but the system has to survive, so nothing waits for the disk.
+type ledger struct {
+	file *os.File
+	last int64
+}
+
+func openLedger(path string) (*ledger, error) {
+	last, err := readLedger(path)
+	if err != nil {
+		return nil, err
+	}
+	file, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	return &ledger{file: file, last: last}, nil
+}
+
+func (l *ledger) accept(n int64) error {
+	l.last = n
+	_, err := fmt.Fprintln(l.file, n)
+	return err
+}
+
+// readLedger returns the highest number in a ledger. A process that is about to end may write beside its successor, so that
+// the last line need not have it.
+func readLedger(path string) (last int64, err error) {
+	text, err := os.ReadFile(path)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return 0, err
+	}
+	lines := bytes.Split(text, []byte("\n"))
+	for _, line := range lines[max(0, len(lines)-2*daemonWindow) : len(lines)-1] { // what follows the last newline is incomplete
+		n, err := strconv.ParseInt(string(line), 10, 64)
+		if err != nil {
+			return 0, fmt.Errorf("ledger %s: %w", path, err)
+		}
+		last = max(last, n)
+	}
+	return last, nil
+}
