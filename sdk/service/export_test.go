@@ -15,6 +15,8 @@ var IsPipeName = isPipeName
 
 // Limits that tests reach.
 const (
-	KeptBytes = keptBytes
-	InboxSize = inboxSize
+	KeptBytes  = keptBytes
+	InboxSize  = inboxSize
+	FreeBytes  = freeBytes
+	InboxBytes = inboxBytes
 )

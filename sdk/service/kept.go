@@ -2,7 +2,6 @@ package service
 
 import (
 	"container/list"
-	"context"
 	"sync"
 )
 
@@ -21,9 +20,11 @@ type kept struct {
 	next     *list.Element // the first that is not under way; nil when all are
 	underWay int
 	bytes    int
+	waiting  int           // calls of Send and Flush that wait for acknowledgements
 	changed  chan struct{} // closed, and replaced, when messages leave
 
-	work chan struct{} // has room for one: something may be taken
+	work   chan struct{} // has room for one: something may be taken
+	wanted chan struct{} // has room for one: urgent may have become true
 }
 
 type keptMessage struct {
@@ -35,29 +36,13 @@ type keptMessage struct {
 func newKept(window, limit int) *kept {
 	return &kept{
 		window: window, limit: limit,
-		byID: make(map[string]*list.Element), changed: make(chan struct{}), work: make(chan struct{}, 1),
+		byID: make(map[string]*list.Element), changed: make(chan struct{}),
+		work: make(chan struct{}, 1), wanted: make(chan struct{}, 1),
 	}
 }
 
-// put keeps a message. It waits for room until ctx ends or closed is closed. A message that is kept already is the same
-// one.
-func (k *kept) put(ctx context.Context, closed <-chan struct{}, id string, frame []byte) error {
-	for {
-		changed := k.tryPut(id, frame)
-		if changed == nil {
-			return nil
-		}
-		select {
-		case <-changed:
-		case <-closed:
-			return ErrClosed
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
-}
-
-// tryPut returns nil when the message is kept, else what says when to try again.
+// tryPut keeps a message. It returns nil when the message is kept, else what says when to try again. A message that is
+// kept already is the same one.
 func (k *kept) tryPut(id string, frame []byte) <-chan struct{} {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -73,7 +58,8 @@ func (k *kept) tryPut(id string, frame []byte) <-chan struct{} {
 	if k.next == nil {
 		k.next = e
 	}
-	k.wake()
+	signal(k.work)
+	k.announceLocked()
 	return nil
 }
 
@@ -88,6 +74,7 @@ func (k *kept) take() []byte {
 	m.sent = true
 	k.next = k.next.Next()
 	k.underWay++
+	k.announceLocked()
 	return m.frame
 }
 
@@ -113,7 +100,7 @@ func (k *kept) acknowledge(ids [][]byte) {
 	}
 	close(k.changed)
 	k.changed = make(chan struct{})
-	k.wake()
+	signal(k.work)
 }
 
 // rewind starts over for a new connection.
@@ -124,7 +111,7 @@ func (k *kept) rewind() {
 		e.Value.(*keptMessage).sent = false
 	}
 	k.next, k.underWay = k.order.Front(), 0
-	k.wake()
+	signal(k.work)
 }
 
 // state is how many messages are kept, and what says that some have left.
@@ -134,9 +121,33 @@ func (k *kept) state() (count int, changed <-chan struct{}) {
 	return k.order.Len(), k.changed
 }
 
-func (k *kept) wake() {
-	select {
-	case k.work <- struct{}{}:
-	default:
+// await notes that somebody waits for acknowledgements, until done is called.
+func (k *kept) await() (done func()) {
+	k.wait(1)
+	return func() { k.wait(-1) }
+}
+
+func (k *kept) wait(more int) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.waiting += more
+	k.announceLocked()
+}
+
+// urgent reports whether something cannot go on without acknowledgements: a call, or a message that waits for the window.
+// Acknowledgements of the last few messages, which nobody waits for, have time.
+func (k *kept) urgent() bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.urgentLocked()
+}
+
+func (k *kept) urgentLocked() bool {
+	return k.waiting > 0 || k.next != nil && k.underWay >= k.window
+}
+
+func (k *kept) announceLocked() {
+	if k.urgentLocked() {
+		signal(k.wanted)
 	}
 }

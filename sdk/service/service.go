@@ -18,6 +18,9 @@
 // done for the server; what a program that is about to crash has read is lost with it. What a Daemon has sent is in the
 // hands of the agent when Send returns. A Socket keeps each message in memory until the server has it.
 //
+// Messages that a program does not receive wait at the agent, and then at the server. A Socket reads on nevertheless, slowly
+// in the end, while something waits for acknowledgements: they come behind messages.
+//
 // A message has at most 2 MiB. The package writes nothing to standard output or error and has no state of its own; one
 // process has at most one Daemon, and may have any number of Sockets.
 package service
@@ -43,6 +46,9 @@ var (
 	ErrTooLarge = channel.ErrTooLarge
 	// ErrClosed says that Close was called.
 	ErrClosed = errors.New("connection to the agent is closed")
+	// ErrInboxFull says that a Socket cannot wait for acknowledgements: they come behind messages of the agent, and 64 MiB of
+	// those wait for Receive already. After some of them it can wait again.
+	ErrInboxFull = errors.New("too many messages wait to be received")
 )
 
 // Conn is a connection to the agent; Daemon and Socket are. Its methods may be called from any goroutine.

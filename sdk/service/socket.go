@@ -19,8 +19,9 @@ const (
 	defaultWindow = 100
 	// defaultMaxKept is how many messages may wait for their acknowledgement before Send waits.
 	defaultMaxKept = 1000
-	// inboxSize is how many received messages wait for Receive. Acknowledgements come after them, on the same connection.
-	inboxSize = 16
+	// parting is how long the rest of a connection is read when nothing can be written to it any more: an agent that has gone
+	// may have left messages.
+	parting = 5 * time.Second
 	// sourceMessageIDSize is how many random bytes name a message.
 	sourceMessageIDSize = 16
 )
@@ -49,10 +50,10 @@ type Socket struct {
 	cfg  SocketConfig
 	dial func(ctx context.Context, path string) (net.Conn, error)
 
-	kept     *kept
-	received chan *fspb.Message
-	closed   chan struct{} // closed when run has ended
-	stop     context.CancelFunc
+	kept   *kept
+	inbox  *inbox
+	closed chan struct{} // closed when run has ended
+	stop   context.CancelFunc
 }
 
 // OpenSocket checks the configuration and starts to connect. It does not wait for the agent: Failed tells of trouble.
@@ -75,27 +76,35 @@ func openSocket(cfg SocketConfig, dial func(context.Context, string) (net.Conn, 
 	ctx, stop := context.WithCancel(context.Background())
 	s := &Socket{
 		cfg: cfg, dial: dial,
-		kept:     newKept(cfg.Window, cfg.MaxKept),
-		received: make(chan *fspb.Message, inboxSize),
-		closed:   make(chan struct{}),
-		stop:     stop,
+		kept:   newKept(cfg.Window, cfg.MaxKept),
+		inbox:  newInbox(),
+		closed: make(chan struct{}),
+		stop:   stop,
 	}
 	go s.run(ctx) // Close waits for it
 	return s
 }
 
-// Receive waits for the next message; see Conn. It never returns io.EOF: an agent that goes away comes back.
-//
-// A program that sends a lot in answer to one message should not leave others unreceived meanwhile: acknowledgements are
-// read in turn with messages, and when MaxKept messages are kept Send waits for them.
+// Receive waits for the next message; see Conn. It never returns io.EOF: an agent that goes away comes back. What has come
+// before Close can be received after it.
 func (s *Socket) Receive(ctx context.Context) (*fspb.Message, error) {
-	select {
-	case m := <-s.received:
-		return m, nil
-	case <-s.closed:
-		return nil, ErrClosed
-	case <-ctx.Done():
-		return nil, ctx.Err()
+	for {
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		if m := s.inbox.take(); m != nil {
+			return m, nil
+		}
+		select {
+		case <-s.inbox.arrived:
+		case <-s.closed:
+			if m := s.inbox.take(); m != nil {
+				return m, nil
+			}
+			return nil, ErrClosed
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
 	}
 }
 
@@ -103,6 +112,9 @@ func (s *Socket) Receive(ctx context.Context) (*fspb.Message, error) {
 // one, in m itself: an m that is sent again is the same message for the server, while it is kept also for the Socket.
 //
 // The destination has to be on the server side: the agent acknowledges no other messages, so they would be kept for ever.
+//
+// While Send waits for room, messages are read whether or not they are received. When too many wait for Receive, it
+// returns ErrInboxFull: m is not kept, and may be sent again.
 func (s *Socket) Send(ctx context.Context, m *fspb.Message) error {
 	if err := check(m); err != nil {
 		return fmt.Errorf("send: %w", err)
@@ -123,24 +135,46 @@ func (s *Socket) Send(ctx context.Context, m *fspb.Message) error {
 		return ErrClosed
 	default:
 	}
-	return s.kept.put(ctx, s.closed, string(m.SourceMessageId), frame)
+	return s.await(ctx, func() <-chan struct{} { return s.kept.tryPut(string(m.SourceMessageId), frame) })
 }
 
-// Flush waits until the server has all that was sent.
+// Flush waits until the server has all that was sent. Like Send it may return ErrInboxFull.
 func (s *Socket) Flush(ctx context.Context) error {
-	for {
-		count, changed := s.kept.state()
-		if count == 0 {
+	var count int
+	err := s.await(ctx, func() (changed <-chan struct{}) {
+		if count, changed = s.kept.state(); count == 0 {
 			return nil
 		}
+		return changed
+	})
+	if err != nil && err != ErrClosed {
+		return fmt.Errorf("%d messages are not acknowledged: %w", count, err)
+	}
+	return err
+}
+
+// await tries until there is nothing to wait for: acknowledgements have been read since the last try when the channel that
+// it returned is closed.
+func (s *Socket) await(ctx context.Context, try func() <-chan struct{}) error {
+	changed := try()
+	if changed == nil {
+		return nil
+	}
+	done := s.kept.await()
+	defer done()
+	for changed != nil {
 		select {
 		case <-changed:
+		case <-s.inbox.fullness():
+			return ErrInboxFull
 		case <-s.closed:
 			return ErrClosed
 		case <-ctx.Done():
-			return fmt.Errorf("%d messages are not acknowledged: %w", count, ctx.Err())
+			return ctx.Err()
 		}
+		changed = try()
 	}
+	return nil
 }
 
 // Close ends the connection. Its error says how many messages the server may not have; Flush before it avoids that.
@@ -182,14 +216,18 @@ func (s *Socket) connect(ctx context.Context) (introduced bool, err error) {
 	if err != nil {
 		return false, fmt.Errorf("connect to the agent: %w", err)
 	}
-	undo := context.AfterFunc(ctx, func() { _ = conn.Close() })
+	ctx, hangUp := context.WithCancel(ctx)
+	defer hangUp()
+	undo := context.AfterFunc(ctx, func() { _ = conn.Close() }) // the error of a close would tell nothing new
 	defer undo()
 
-	l := &link{socket: s, conn: conn, ready: make(chan struct{}), readEnd: make(chan struct{})}
+	l := newLink(s, conn)
 	var reading sync.WaitGroup
 	reading.Go(func() { l.read(ctx) })
 	writeErr := l.write()
-	_ = conn.Close() // ends the reader; the error of a close would tell nothing new
+	close(l.writeEnd)
+	l.part(ctx)
+	hangUp() // ends the reader
 	reading.Wait()
 	select {
 	case <-l.ready:

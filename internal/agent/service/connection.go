@@ -17,6 +17,9 @@ import (
 const (
 	// parting is how long the agent reads on after it could write no more: a process that has gone may have left messages.
 	parting = 5 * time.Second
+	// sendBuffer is what the system holds of what was written to a process, in bytes. It reads its LocalAcks behind that, and
+	// may wait for them before it reads on: so this is less than the messages that it may have under way.
+	sendBuffer = 16 << 10
 	// peerMessageIDSize is the length of the IDs given to messages without one.
 	peerMessageIDSize = 16
 )
@@ -36,6 +39,9 @@ type connection struct {
 }
 
 func newConnection(s *socket, conn net.Conn) *connection {
+	if buffered, ok := conn.(*net.UnixConn); ok { // a pipe of Windows has its size from the listener
+		_ = buffered.SetWriteBuffer(sendBuffer) // at worst it has the system's size
+	}
 	to := &meteredWriter{to: conn}
 	return &connection{
 		socket:  s,
