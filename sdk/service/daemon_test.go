@@ -1,56 +1,20 @@
 package service_test
 
 import (
-	"bytes"
 	"context"
 	"encoding/hex"
 	"errors"
 	"io"
-	"net"
 	"os"
 	"strings"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/farspeak/farspeak/sdk/service"
 
 	fspb "github.com/farspeak/farspeak/proto/fleetspeak"
 )
-
-// pipes connects a peer with what becomes the two ends of a Daemon.
-func pipes(t *testing.T) (p *peer, in, out net.Conn, hangUp func()) {
-	t.Helper()
-	in, toIn := net.Pipe()
-	fromOut, out := net.Pipe()
-	hangUp = func() {
-		toIn.Close()
-		fromOut.Close()
-	}
-	return &peer{tb: t, in: fromOut, out: toIn}, in, out, hangUp
-}
-
-// openDaemon opens a Daemon on a connection whose other side has a peer, which has greeted it.
-func openDaemon(t *testing.T, cfg service.DaemonConfig) (*service.Daemon, *peer, func()) {
-	t.Helper()
-	p, in, out, hangUp := pipes(t)
-	cfg.In, cfg.Out = in, out
-	var greeting sync.WaitGroup
-	greeting.Go(func() { p.greet(cfg.Version) })
-	d, err := service.OpenDaemon(t.Context(), cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	greeting.Wait()
-	return d, p, hangUp
-}
-
-// inBubble runs a test whose time is its own.
-func inBubble(t *testing.T, test func(t *testing.T)) {
-	t.Helper()
-	synctest.Test(t, test)
-}
 
 // TestDaemonSpeaksFirst: all that a service says at first is on its way before it has read anything.
 func TestDaemonSpeaksFirst(t *testing.T) {
@@ -110,19 +74,6 @@ func TestDaemonExchangesMessages(t *testing.T) {
 			t.Error(err)
 		}
 	})
-}
-
-// answerText sends a text back.
-func answerText(_ context.Context, m *fspb.Message) (*fspb.Message, error) {
-	if textOf(m) == "no answer" {
-		return nil, nil
-	}
-	answer, err := service.Reply(m, m.MessageType+"Response", m.Data)
-	if err != nil {
-		return nil, err
-	}
-	answer.Data = m.Data
-	return answer, nil
 }
 
 // TestMessageIsOneWrite: an agent that got a message must not wait for its magic.
@@ -268,218 +219,4 @@ func TestReceiveGivesUpWaiting(t *testing.T) {
 			t.Errorf("got %v, %v; want the message", m, err)
 		}
 	})
-}
-
-func TestAgentLeaves(t *testing.T) {
-	whole := hexFrame
-	for name, c := range map[string]struct {
-		sent string
-		want func(error) bool
-	}{
-		"between messages":       {"", func(err error) bool { return err == io.EOF }},
-		"after a message":        {whole, func(err error) bool { return err == io.EOF }},
-		"in a size":              {"15", isCut},
-		"in a message":           {whole[:20], isCut},
-		"before the magic":       {whole[:len(whole)-8], isCut},
-		"with another magic":     {whole[:len(whole)-8] + "00000000" + whole, func(err error) bool { return strings.Contains(err.Error(), "wrong magic") }},
-		"with too large a size":  {"01002000", func(err error) bool { return errors.Is(err, service.ErrTooLarge) }},
-		"with bytes, no message": {"02000000ffff0110eef1", func(err error) bool { return strings.Contains(err.Error(), "malformed") }},
-	} {
-		t.Run(name, func(t *testing.T) {
-			inBubble(t, func(t *testing.T) {
-				d, p, hangUp := openDaemon(t, service.DaemonConfig{})
-				var sending sync.WaitGroup
-				sending.Go(func() {
-					b, err := hex.DecodeString(c.sent)
-					if err != nil {
-						t.Error(err)
-					}
-					p.out.Write(b) // a service that has seen enough takes no more
-					hangUp()
-				})
-				_, err := d.Receive(t.Context())
-				for err == nil {
-					_, err = d.Receive(t.Context())
-				}
-				if !c.want(err) {
-					t.Errorf("error %v", err)
-				}
-				if _, again := d.Receive(t.Context()); again != err {
-					t.Errorf("error %v after %v", again, err)
-				}
-				d.Close()
-				sending.Wait()
-			})
-		})
-	}
-}
-
-// hexFrame is a message that is good for nothing.
-const hexFrame = "150000002208120673797374656d2a094865617274626561740110eef1"
-
-func isCut(err error) bool { return errors.Is(err, io.ErrUnexpectedEOF) }
-
-func TestAgentThatStalls(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
-		d, p, hangUp := openDaemon(t, service.DaemonConfig{})
-		defer hangUp()
-		defer d.Close()
-		time.Sleep(time.Hour) // between messages it may take its time
-		begin := time.Now()
-		p.write([]byte{0x15, 0, 0, 0, 0x22})
-		_, err := d.Receive(t.Context())
-		if !errors.Is(err, os.ErrDeadlineExceeded) || time.Since(begin) != 5*time.Minute {
-			t.Errorf("error %v after %v, want the deadline after five minutes", err, time.Since(begin))
-		}
-	})
-}
-
-func TestAgentThatIsNone(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
-		p, in, out, hangUp := pipes(t)
-		var talking sync.WaitGroup
-		talking.Go(func() { io.Copy(io.Discard, p.in) })
-		talking.Go(func() { p.out.Write([]byte("HTTP/1.1 400 Bad Request\r\n")) })
-		_, err := service.OpenDaemon(t.Context(), service.DaemonConfig{In: in, Out: out})
-		if err == nil || !strings.Contains(err.Error(), "wrong magic") {
-			t.Errorf("error %v, want the wrong magic", err)
-		}
-		hangUp()
-		talking.Wait()
-	})
-}
-
-func TestOpenDaemonGivesUp(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
-		for _, silent := range []bool{true, false} { // an agent that never answers, one that leaves
-			_, in, out, hangUp := pipes(t)
-			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-			defer cancel()
-			if !silent {
-				hangUp()
-			}
-			_, err := service.OpenDaemon(ctx, service.DaemonConfig{In: in, Out: out})
-			want := io.ErrUnexpectedEOF
-			if silent {
-				want = context.DeadlineExceeded
-			}
-			if !errors.Is(err, want) {
-				t.Errorf("error %v, want %v", err, want)
-			}
-			hangUp()
-		}
-	})
-}
-
-// TestCloseDoesNotCutAMessage: what is being written when Close is called arrives, if the agent reads.
-func TestCloseDoesNotCutAMessage(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
-		d, p, hangUp := openDaemon(t, service.DaemonConfig{})
-		defer hangUp()
-		var working sync.WaitGroup
-		working.Go(func() {
-			if err := d.Send(t.Context(), toBackend(t, "last")); err != nil {
-				t.Error(err)
-			}
-		})
-		synctest.Wait() // it is being written
-		working.Go(func() {
-			if err := d.Close(); err != nil {
-				t.Error(err)
-			}
-		})
-		synctest.Wait()
-		if m := p.mustReceive(); textOf(m) != "last" {
-			t.Errorf("got %v", m)
-		}
-		if _, err := p.receive(); err != io.EOF {
-			t.Errorf("error %v, want io.EOF", err)
-		}
-		working.Wait()
-		if err := d.Send(t.Context(), toBackend(t, "x")); !errors.Is(err, service.ErrClosed) {
-			t.Errorf("Send after Close: %v", err)
-		}
-		if _, err := d.Receive(t.Context()); !errors.Is(err, service.ErrClosed) {
-			t.Errorf("Receive after Close: %v", err)
-		}
-		if err := d.Close(); err != nil {
-			t.Errorf("second Close: %v", err)
-		}
-	})
-}
-
-// TestCloseIsBounded: an agent that does not read holds nobody.
-func TestCloseIsBounded(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
-		d, _, hangUp := openDaemon(t, service.DaemonConfig{})
-		defer hangUp()
-		var sending sync.WaitGroup
-		sending.Go(func() {
-			if err := d.Send(t.Context(), toBackend(t, "never")); err == nil {
-				t.Error("a message was sent that nobody read")
-			}
-		})
-		synctest.Wait()
-		begin := time.Now()
-		d.Close()
-		if took := time.Since(begin); took > 10*time.Second {
-			t.Errorf("Close took %v", took)
-		}
-		sending.Wait()
-	})
-}
-
-func TestServe(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
-		d, p, hangUp := openDaemon(t, service.DaemonConfig{})
-		defer hangUp()
-		defer d.Close()
-		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-		defer cancel()
-		if err := service.Serve(ctx, d, answerText); err != nil {
-			t.Errorf("error %v at the end of the context, want none", err)
-		}
-		var sending sync.WaitGroup
-		sending.Go(func() { p.send(request(t, "x")) })
-		broken := errors.New("broken")
-		err := service.Serve(t.Context(), d, func(context.Context, *fspb.Message) (*fspb.Message, error) { return nil, broken })
-		if !errors.Is(err, broken) {
-			t.Errorf("error %v, want the handler's", err)
-		}
-		sending.Wait()
-	})
-}
-
-func TestReplyNeedsASender(t *testing.T) {
-	if _, err := service.Reply(&fspb.Message{}, "x", nil); err == nil {
-		t.Error("a reply to nobody")
-	}
-	m, err := service.Reply(request(t, "x"), "Answer", nil)
-	if err != nil || m.Destination.ServiceName != "backend" || len(m.Destination.ClientId) != 0 || m.Data != nil {
-		t.Errorf("reply %v, %v", m, err)
-	}
-}
-
-func TestEnvironmentIsChecked(t *testing.T) {
-	for name, c := range map[string]struct{ in, out, want string }{
-		"none":         {"", "", "FLEETSPEAK_COMMS_CHANNEL_INFD is not set"},
-		"one":          {"3", "", "FLEETSPEAK_COMMS_CHANNEL_OUTFD is not set"},
-		"no number":    {"3", "four", "FLEETSPEAK_COMMS_CHANNEL_OUTFD"},
-		"negative":     {"-1", "4", "FLEETSPEAK_COMMS_CHANNEL_INFD"},
-		"the same":     {"4", "4", "both 4"},
-		"not open":     {"100001", "100002", "100001"},
-		"out of range": {"99999999999999999999", "4", "FLEETSPEAK_COMMS_CHANNEL_INFD"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Setenv("FLEETSPEAK_COMMS_CHANNEL_INFD", c.in)
-			t.Setenv("FLEETSPEAK_COMMS_CHANNEL_OUTFD", c.out)
-			_, err := service.OpenDaemon(t.Context(), service.DaemonConfig{})
-			if err == nil || !strings.Contains(err.Error(), c.want) {
-				t.Errorf("error %v, want %q", err, c.want)
-			}
-		})
-	}
-	if _, err := service.OpenDaemon(t.Context(), service.DaemonConfig{In: io.NopCloser(&bytes.Buffer{})}); err == nil {
-		t.Error("In without Out was taken")
-	}
 }
