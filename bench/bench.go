@@ -51,6 +51,7 @@ var parts = []part{
 	{"broadcast", "one message to all", (*bench).broadcast},
 	{"storm", "fs-server killed and started again", (*bench).storm},
 	{"mix", "a fleet's day in two minutes", (*bench).mix},
+	{"agent", "what an fs-client costs its machine that has a session, three services, and nothing to do", (*bench).agentFootprint},
 	{"growth", "the same with a full database, and with two fs-servers", (*bench).growth},
 }
 

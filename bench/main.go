@@ -36,12 +36,13 @@ func main() {
 	flag.StringVar(&o.results, "results", "bench/results", "directory for results")
 	flag.Float64Var(&o.scale, "scale", 1, "factor of all numbers of clients; the bars are for 1")
 	flag.Float64Var(&o.fill, "fill", 1, "factor of what part growth puts into the database: 10 million results, 1 million clients, 100,000 messages")
-	flag.DurationVar(&o.hold, "hold", time.Minute, "how long part idle leaves its clients alone; the bar is for an hour")
+	flag.DurationVar(&o.hold, "hold", time.Minute, "how long parts idle and agent leave their clients alone; the bar of idle is for an hour")
 	flag.DurationVar(&o.measure, "for", 10*time.Second, "how long a rate is measured")
 	flag.BoolVar(&o.profiles, "profiles", false, "take profiles of fs-server and fs-admin meanwhile, CPU and memory")
 	flag.StringVar(&o.pool, "buffer_pool", "3G", "memory of the database for its pages")
 	flag.BoolVar(&o.stay, "stay", false, "only start an installation, say how to talk to it, and leave it until Ctrl-C")
 	worker := flag.Bool(strings.TrimPrefix(workerFlag, "-"), false, "for the program itself: run a part of a fleet")
+	idle := flag.Bool(strings.TrimPrefix(serviceFlag, "-"), false, "for the program itself: be a service of the agent")
 	floor := flag.String("floor_server", "", "for the program itself: run a server of this `kind`")
 	address := flag.String("floor_address", "", "for the program itself: where it listens")
 	flag.Parse()
@@ -51,6 +52,8 @@ func main() {
 	switch {
 	case *worker:
 		err = fleet.Serve(ctx, os.Stdin, os.Stdout)
+	case *idle:
+		err = runService(ctx)
 	case *floor != "":
 		err = floorServer(ctx, *floor, *address)
 	default:

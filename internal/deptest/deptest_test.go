@@ -100,8 +100,8 @@ var direct = []struct {
 	},
 	{
 		of:  []string{"bench"},
-		may: []string{"internal/load/...", "internal/testmysql", "internal/identity", "proto/..."},
-		why: "the benchmark runs programs, and measures them with the load tool",
+		may: []string{"internal/load/...", "internal/testmysql", "internal/identity", "sdk/service", "proto/..."},
+		why: "the benchmark runs programs, and measures them with the load tool; it is a service of the agent itself",
 	},
 	{
 		of:  []string{"internal/deptest", "internal/doclint", "db", "deploy"},

@@ -39,6 +39,9 @@ type Config struct {
 	Version string
 	// Started is when the process began.
 	Started time.Time
+	// Zero is the origin of the common beat: processes of one period and one Zero are looked at in the same moments, once
+	// they are no longer new. The zero time: the start of this process.
+	Zero time.Time
 	// Period is the time between samples once the process is no longer new. 0: DefaultPeriod.
 	Period time.Duration
 	// Size is the number of samples in a report, at least 2. 0: DefaultSize.
@@ -50,6 +53,9 @@ type Config struct {
 	// Report is called with each report.
 	Report func(*monitoringpb.ResourceUsageData)
 }
+
+// loaded is when this process began to run. A beat of its own keeps the machines of a fleet apart.
+var loaded = time.Now()
 
 // Monitor measures one process.
 type Monitor struct {
@@ -68,6 +74,9 @@ func New(cfg Config) *Monitor {
 	}
 	if cfg.Read == nil {
 		cfg.Read = Read
+	}
+	if cfg.Zero.IsZero() {
+		cfg.Zero = loaded
 	}
 	return &Monitor{cfg: cfg, target: cfg.Size + quickSamples(cfg.Period)}
 }
@@ -90,8 +99,26 @@ func (m *Monitor) Run(ctx context.Context) {
 		}
 		m.sample()
 		interval = min(2*interval, m.cfg.Period)
-		timer.Reset(interval)
+		if interval < m.cfg.Period {
+			timer.Reset(interval)
+		} else {
+			timer.Reset(m.untilBeat(time.Now()))
+		}
 	}
+}
+
+// untilBeat is the time to the next beat that is half a period away at least. An idle agent wakes up on the beat, once for
+// all that it measures.
+func (m *Monitor) untilBeat(now time.Time) time.Duration {
+	period := m.cfg.Period
+	since := now.Sub(m.cfg.Zero) % period
+	if since < 0 { // the origin lies ahead
+		since += period
+	}
+	if left := period - since; left >= period/2 {
+		return left
+	}
+	return 2*period - since
 }
 
 // sample takes one sample. One that does not fit those before begins a new window, and ends the longer first one.

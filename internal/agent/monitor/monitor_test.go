@@ -3,6 +3,7 @@ package monitor_test
 import (
 	"context"
 	"errors"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -25,7 +26,7 @@ func TestReports(t *testing.T) {
 		start := time.Now()
 		var at []time.Duration
 		var last *monitoringpb.ResourceUsageData
-		m := monitor.New(monitor.Config{Scope: "walrus", PID: 42, Version: "1", Started: start, Read: steady(start),
+		m := monitor.New(monitor.Config{Scope: "walrus", PID: 42, Version: "1", Started: start, Zero: start, Read: steady(start),
 			Report: func(d *monitoringpb.ResourceUsageData) {
 				at = append(at, time.Since(start))
 				last = d
@@ -35,8 +36,8 @@ func TestReports(t *testing.T) {
 		cancel()
 		synctest.Wait()
 
-		// 24 samples: after 1, 3, 7, 15, 31 s, then each 30 s; later reports are 20 samples apart.
-		want := []time.Duration{31*time.Second + 19*30*time.Second, 31*time.Second + 39*30*time.Second}
+		// 24 samples: after 1, 3, 7, 15, 31 s, then at each full 30 s from 60 s on; later reports are 20 samples apart.
+		want := []time.Duration{10 * time.Minute, 20 * time.Minute}
 		if len(at) != 2 || at[0] != want[0] || at[1] != want[1] {
 			t.Fatalf("reports after %v, want %v", at, want)
 		}
@@ -51,12 +52,48 @@ func TestReports(t *testing.T) {
 	})
 }
 
+// Processes that were started at different times are looked at in the same moments, so that their agent wakes up once for
+// all of them. A new one is looked at more often, and never twice within half a period of the common beat.
+func TestCommonBeat(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		zero := time.Now().Add(3 * time.Hour) // it may lie ahead
+		var running sync.WaitGroup
+		looks := make([][]time.Duration, 3)
+		for i := range looks {
+			start := time.Now()
+			m := monitor.New(monitor.Config{Period: time.Minute, Started: start, Zero: zero, Read: steady(start),
+				Sampled: func(monitor.Sample) { looks[i] = append(looks[i], time.Since(zero)) },
+				Report:  func(*monitoringpb.ResourceUsageData) {}})
+			running.Go(func() { m.Run(ctx) })
+			time.Sleep(11 * time.Second)
+		}
+		time.Sleep(10 * time.Minute)
+		cancel()
+		running.Wait()
+		for i, times := range looks {
+			const quick = 6 // after 1, 2, 4, 8, 16, 32 s
+			if len(times) < quick+8 {
+				t.Fatalf("process %d was looked at %d times", i, len(times))
+			}
+			for j, at := range times[quick:] {
+				if at%time.Minute != 0 {
+					t.Errorf("process %d was looked at %v off the beat", i, at%time.Minute)
+				}
+				if gap := at - times[quick+j-1]; gap < 30*time.Second || gap > 90*time.Second {
+					t.Errorf("process %d was looked at again after %v", i, gap)
+				}
+			}
+		}
+	})
+}
+
 func TestWindowStartsAgainAfterAnError(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		start, reads, reports := time.Now(), 0, []int{}
 		read := steady(start)
-		m := monitor.New(monitor.Config{Size: 3, Period: time.Second, Read: func(pid int) (monitor.Sample, error) {
+		m := monitor.New(monitor.Config{Size: 3, Period: time.Second, Zero: start, Read: func(pid int) (monitor.Sample, error) {
 			if reads++; reads == 2 {
 				return monitor.Sample{}, errors.New("gone")
 			}
