@@ -51,9 +51,11 @@ func TestBroadcastReachesLaterClientsOnce(t *testing.T) {
 	f.server.BroadcastsChanged()
 	agent := newTestAgent(t, f.address)
 	waitFor(t, "the server to know the broadcast", func() bool { return gauge(t, f.registry, "farspeak_active_broadcasts") == 1 })
-	if _, data := agent.poll(agent.wrap(&fspb.ContactData{}), nil); len(data.Messages) != 1 {
+	_, data := agent.poll(agent.wrap(&fspb.ContactData{}), nil)
+	if len(data.Messages) != 1 {
 		t.Fatalf("%d messages in the first poll, want the broadcast", len(data.Messages))
 	}
+	f.complete(t, agent.id, idsOf(t, data))
 	if _, data := agent.poll(agent.wrap(&fspb.ContactData{}), nil); len(data.Messages) != 0 {
 		t.Error("the broadcast came twice")
 	}
@@ -154,5 +156,37 @@ func TestBlacklistedPolls(t *testing.T) {
 	pending, err := f.store.PendingCount(t.Context(), []identity.ClientID{agent.id})
 	if err != nil || pending != 3 {
 		t.Errorf("%d messages pending, %v; want two and one request", pending, err)
+	}
+}
+
+// A broadcast that finds its client opening a new session waits for the answer of that session, which it must follow, and
+// comes then, not at the next redelivery.
+func TestBroadcastWhileTheSessionOpens(t *testing.T) {
+	var faults *faultyStore
+	f := start(t, withFaults(&faults))
+	agent := newTestAgent(t, f.address)
+	agent.session(&fspb.ContactData{})
+	assign := faults.hold(assignBroadcast)
+	f.broadcast(t, store.UnlimitedBroadcast)
+	f.server.BroadcastsChanged()
+	waitFor(t, "the broadcast to be handed out", func() bool { return faults.count(assignBroadcast) == 1 })
+	read := faults.hold(dueMessages)
+	before := faults.count(dueMessages)
+	stream := agent.open(append([]byte{0x01, 0x10, 0xee, 0xf1}, framed(agent.wrap(&fspb.ContactData{}))...))
+	waitFor(t, "the second session to read its queue", func() bool { return faults.count(dueMessages) > before })
+	assign()
+	waitFor(t, "the broadcast to be assigned", func() bool {
+		pending, err := f.store.PendingCount(t.Context(), []identity.ClientID{agent.id})
+		return err == nil && pending == 1
+	})
+	read()
+	if status := stream.status(); status != 200 {
+		t.Fatalf("status %d", status)
+	}
+	if first := stream.next(); len(first.Messages) != 0 {
+		t.Fatalf("got %v in record 0, want nothing that was not due", first)
+	}
+	if got := stream.next(); len(got.Messages) != 1 || got.Messages[0].MessageType != "Announcement" {
+		t.Errorf("got %v, want the announcement", got)
 	}
 }

@@ -216,22 +216,9 @@ func (b *broadcasts) handShare(ctx context.Context, fresh *activeBroadcast, shar
 	instances, err := b.assignTo(working, fresh, share)
 	for _, instance := range instances {
 		held -= weight
-		b.pushOne(instance, weight)
+		b.push([]*store.PendingMessage{instance}, weight)
 	}
 	return err
-}
-
-// pushOne pushes one instance to the session that is current by now. It gives weight back when that is done.
-func (b *broadcasts) pushOne(instance *store.PendingMessage, weight int64) {
-	n := b.server.registry.get(instance.ClientID)
-	if n == nil {
-		b.memory.give(weight) // it is due again later, like every message that was not acknowledged
-		return
-	}
-	b.server.pushes.start(n, func() {
-		defer b.memory.give(weight)
-		n.pushAll([]*store.PendingMessage{instance})
-	})
 }
 
 func (b *broadcasts) count() int {

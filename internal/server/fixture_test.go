@@ -16,6 +16,7 @@ import (
 	"github.com/farspeak/farspeak/internal/identity"
 	"github.com/farspeak/farspeak/internal/server"
 	"github.com/farspeak/farspeak/internal/services"
+	"github.com/farspeak/farspeak/internal/store"
 	"github.com/farspeak/farspeak/internal/store/sqlbase"
 	"github.com/farspeak/farspeak/internal/store/storetest"
 	fspb "github.com/farspeak/farspeak/proto/fleetspeak"
@@ -179,6 +180,18 @@ func (f *fixture) insert(t testing.TB, client identity.ClientID, service string,
 		}
 	}
 	return ids
+}
+
+// complete does what an acknowledgement does.
+func (f *fixture) complete(t testing.TB, client identity.ClientID, ids []identity.MessageID) {
+	t.Helper()
+	var acks []store.Ack
+	for _, id := range ids {
+		acks = append(acks, store.Ack{MessageRef: store.MessageRef{ClientID: client, ID: id}})
+	}
+	if _, err := f.store.AckMessages(t.Context(), acks); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func loopback(a string) bool {

@@ -18,7 +18,7 @@ import (
 // offer assigns to a session the broadcasts that it was not offered yet, and pushes what it gets.
 func (b *broadcasts) offer(n *session) {
 	n.mu.Lock()
-	if n.opening || !n.takesMessagesLocked() {
+	if n.opening != nil || !n.takesMessagesLocked() {
 		n.mu.Unlock()
 		return
 	}
@@ -37,10 +37,7 @@ func (b *broadcasts) offer(n *session) {
 		if err != nil || got.err != nil {
 			b.missed(n)
 		}
-		b.server.pushes.start(n, func() {
-			defer b.memory.give(weight)
-			b.push(got.instances)
-		})
+		b.push(got.instances, weight)
 	})
 	if err != nil {
 		b.memory.give(weight)
@@ -76,18 +73,25 @@ func (b *broadcasts) catchUp() {
 func (n *session) fits(a *activeBroadcast) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return !n.opening && n.takesMessagesLocked() && a.fitsLabels(n.labels) && !a.knownTo(n.id)
+	return n.opening == nil && n.takesMessagesLocked() && a.fitsLabels(n.labels) && !a.knownTo(n.id)
 }
 
-// push sends instances of one client's broadcasts to the session that is current now. They need no tokens; their attempt
-// is recorded already, so that they come again when this write is lost, or when there is no session any more.
-func (b *broadcasts) push(instances []*store.PendingMessage) {
-	if len(instances) == 0 {
+// push sends instances of one client's broadcasts to the session that is current by now, and gives weight back then. They
+// need no tokens; their attempt is recorded already, so that they come again when this write is lost, or when there is no
+// session any more.
+func (b *broadcasts) push(instances []*store.PendingMessage, weight int64) {
+	var n *session
+	if len(instances) > 0 {
+		n = b.server.registry.get(instances[0].ClientID)
+	}
+	if n == nil {
+		b.memory.give(weight)
 		return
 	}
-	if n := b.server.registry.get(instances[0].ClientID); n != nil {
+	n.pushWhenOpen(func() {
+		defer b.memory.give(weight)
 		n.pushAll(instances)
-	}
+	})
 }
 
 // relabel takes the labels that a client reported of itself, and offers it what they open. Labels that belong to other
@@ -134,7 +138,7 @@ func (s *Server) Blacklisted(ids []identity.ClientID) {
 func (n *session) blacklist() {
 	n.mu.Lock()
 	n.blacklisted = true
-	asked := n.rekeyed || n.opening // opened does it in the end
+	asked := n.rekeyed || n.opening != nil // opened does it in the end
 	n.mu.Unlock()
 	if !asked {
 		n.askForKey()

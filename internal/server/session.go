@@ -61,11 +61,11 @@ type session struct {
 
 	// Guarded by mu.
 	mu          sync.Mutex
-	opening     bool // record 0 was not answered yet: nothing may be pushed before
-	replaced    bool // the client has a newer session, which gets the pushes
-	left        bool // told to leave by done_sending
-	over        bool // its reading side has ended
-	fresh       bool // its contact registered the client
+	opening     *opening // nil once record 0 was answered: nothing may be pushed before
+	replaced    bool     // the client has a newer session, which gets the pushes
+	left        bool     // told to leave by done_sending
+	over        bool     // its reading side has ended
+	fresh       bool     // its contact registered the client
 	blacklisted bool
 	rekeyed     bool // the rekey request of this session was sent
 	phase       fetchPhase
@@ -74,7 +74,6 @@ type session struct {
 	starved     bool   // the last fetch left messages behind for want of tokens
 	seen        uint64 // number of the last broadcast that it was offered
 	labels      []store.Label
-	first       handout // what went along with record 0
 	tokens      wire.Tokens
 	ledger      ledger
 }
@@ -83,7 +82,7 @@ func (s *Server) newSession(transport stream, encoding wire.Encoding, p peer) *s
 	return &session{
 		server: s, id: p.ID, key: p.SPKI, stream: transport, address: p.address, order: s.sessionOrder.Add(1),
 		parkable: encoding == wire.EncodingNone,
-		opening:  true, phase: fetchBusy,
+		opening:  &opening{}, phase: fetchBusy,
 	}
 }
 
@@ -141,38 +140,9 @@ func (n *session) depart() {
 		_ = n.records.Close() // gives a decompressor back; it cannot fail otherwise
 	}
 	n.server.expiry.remove(n)
+	n.abandonOpening()
 	n.giveBack()
 	n.server.work.Done()
-}
-
-// opened lets pushes through, and catches up with what came while the session was opening.
-func (n *session) opened() {
-	n.mu.Lock()
-	n.opening = false
-	refused := n.blacklisted && !n.rekeyed
-	first := n.first
-	n.first = handout{}
-	n.mu.Unlock()
-	if refused {
-		n.server.pushes.start(n, n.askForKey)
-	}
-	if unrecorded := n.written(first, first); unrecorded.empty() {
-		n.finishFetch(false)
-	} else {
-		n.server.pushes.start(n, func() {
-			n.recordAttempts(unrecorded)
-			n.finishFetch(false)
-		})
-	}
-	n.server.broadcasts.offer(n)
-}
-
-// takesPushes says whether messages may be written now. While the session is opening they would come before its answer;
-// what is not written then is due again after the redelivery interval.
-func (n *session) takesPushes() bool {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return !n.opening && n.takesMessagesLocked()
 }
 
 // takesMessagesLocked says whether the session may be pushed to once it is open. Records are read and acknowledged even when

@@ -140,6 +140,7 @@ func TestRecordsToClientsAreCapped(t *testing.T) {
 		t.Errorf("%d messages in %d bytes in a poll's reply", len(reply.Messages), proto.Size(reply))
 	}
 	got := idsOf(t, reply)
+	f.complete(t, agent.id, got)
 	stream, first := agent.session(&fspb.ContactData{})
 	for data := first; ; data = stream.next() {
 		if len(data.Messages) > 1 && proto.Size(data) > most {

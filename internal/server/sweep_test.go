@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/farspeak/farspeak/internal/server"
+	"github.com/farspeak/farspeak/internal/store"
 	fspb "github.com/farspeak/farspeak/proto/fleetspeak"
 )
 
@@ -47,5 +48,25 @@ func TestRedelivery(t *testing.T) {
 	ids := f.insert(t, agent.id, "S", 1)
 	if got := collect(stream, 2); got[0] != ids[0] || got[1] != ids[0] {
 		t.Errorf("got %v, want %v twice", got, ids[0])
+	}
+}
+
+// What a client did not acknowledge before its session broke comes with its next session, not after the redelivery
+// interval; once it was handed out twice, it waits.
+func TestRedeliveryWithTheNextSession(t *testing.T) {
+	f := start(t, withAttemptDelay(20*time.Millisecond))
+	agent := newTestAgent(t, f.address)
+	agent.poll(agent.wrap(&fspb.ContactData{}), nil)
+	f.insert(t, agent.id, "S", 1)
+	for session, want := range []int{1, 1, 0} {
+		stream, first := agent.session(&fspb.ContactData{})
+		if len(first.Messages) != want {
+			t.Fatalf("session %d begins with %d messages, want %d", session, len(first.Messages), want)
+		}
+		waitFor(t, "the attempt to be recorded", func() bool {
+			due, err := f.store.DueMessages(t.Context(), []store.DueRequest{{ClientID: agent.id, Limit: 1}})
+			return err == nil && len(due[agent.id].Messages) == 0
+		})
+		_ = stream.raw.Close()
 	}
 }

@@ -90,7 +90,7 @@ func (n *session) firstMessages(ctx context.Context, held *int64) []*store.Pendi
 	taken, left := takeTokens(&n.tokens, fit)
 	n.starved = n.starved || left
 	n.again = n.again || left || due.More || len(fit) < len(due.Messages)
-	n.first = n.plan(taken)
+	n.opening.first = n.plan(taken)
 	return taken
 }
 

@@ -73,7 +73,10 @@ const (
 // classify says what an error of the driver means.
 func classify(err error) sqlbase.Fault {
 	e, ok := errors.AsType[*driversql.MySQLError](err)
-	if !ok {
+	switch {
+	case errors.Is(err, driver.ErrBadConn): // found broken before anything was sent
+		return sqlbase.Fault{Retry: "connection"}
+	case !ok:
 		return sqlbase.Fault{Unavailable: isConnection(err)}
 	}
 	if reason, ok := transient[e.Number]; ok {

@@ -22,6 +22,12 @@ func NewConnector(dsn string) (driver.Connector, error) {
 	return connector{inner}, err
 }
 
+// NewTransactions makes connections for transactions as Open does.
+func NewTransactions(dsn string) (driver.Connector, error) {
+	c, err := NewConnector(dsn)
+	return implicit{c}, err
+}
+
 // Classify says what an error means.
 func Classify(err error) sqlbase.Fault { return classify(err) }
 

@@ -33,6 +33,9 @@ const (
 	// maxLifetime and maxIdle bound the age of a connection, so that a pool follows a failover or a load balancer.
 	maxLifetime = 5 * time.Minute
 	maxIdle     = time.Minute
+	// maxIdleTransactions bounds the idle connections for transactions. When the server restarts, each of them fails one
+	// try of a transaction: they are fewer than the tries that one has.
+	maxIdleTransactions = 6
 	// unionParts bounds the SELECTs of one statement.
 	unionParts = 100
 	// prepareAbove is the size of a row in bytes from which it is sent unescaped.
@@ -45,7 +48,8 @@ const (
 type Config struct {
 	// DSN is mysql_data_source_name: user:password@tcp(host:3306)/database?parameters.
 	DSN string
-	// MaxOpenConns bounds the connections; 0 means DefaultMaxOpenConns.
+	// MaxOpenConns bounds the connections: half of it those for transactions, half the others, at least one each. 0 means
+	// DefaultMaxOpenConns.
 	MaxOpenConns int
 	// MaxPendingPerClient, MaxFetchBytes and Registerer are as in sqlbase.Config.
 	MaxPendingPerClient uint64
@@ -63,26 +67,32 @@ func Open(ctx context.Context, cfg Config) (*sqlbase.Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("mysql_data_source_name: %w", err)
 	}
-	pool := sql.OpenDB(connector{inner})
 	conns := cfg.MaxOpenConns
 	if conns <= 0 {
 		conns = DefaultMaxOpenConns
 	}
-	pool.SetMaxOpenConns(conns)
-	pool.SetMaxIdleConns(conns)
-	pool.SetConnMaxLifetime(maxLifetime)
-	pool.SetConnMaxIdleTime(maxIdle)
+	pool := openPool(connector{inner}, conns-conns/2, conns)
+	transactions := openPool(implicit{connector{inner}}, max(1, conns/2), maxIdleTransactions)
 	s, err := sqlbase.New(sqlbase.Config{
-		Dialect: dialect(), Writer: pool, Reader: pool,
+		Dialect: dialect(), Writer: pool, Reader: pool, Transactions: transactions,
 		MaxPendingPerClient: cfg.MaxPendingPerClient, MaxFetchBytes: cfg.MaxFetchBytes, Registerer: cfg.Registerer,
 	})
 	if err != nil {
-		return nil, errors.Join(err, pool.Close())
+		return nil, errors.Join(err, pool.Close(), transactions.Close())
 	}
 	if err := s.Ping(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("mysql_data_source_name: database %s at %s: %w%s", dsn.DBName, dsn.Addr, err, remedy(err)), s.Close())
 	}
 	return s, nil
+}
+
+func openPool(c driver.Connector, open, idle int) *sql.DB {
+	pool := sql.OpenDB(c)
+	pool.SetMaxOpenConns(open)
+	pool.SetMaxIdleConns(idle)
+	pool.SetConnMaxLifetime(maxLifetime)
+	pool.SetConnMaxIdleTime(maxIdle)
+	return pool
 }
 
 func dialect() *sqlbase.Dialect {

@@ -3,6 +3,7 @@ package mysql_test
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"errors"
 	"net"
 	"os"
@@ -180,6 +181,7 @@ func TestClassify(t *testing.T) {
 		"duplicate":      {number(1062), sqlbase.Fault{Conflict: true}},
 		"no table":       {number(1146), sqlbase.Fault{NoTable: true}},
 		"syntax":         {number(1064), sqlbase.Fault{}},
+		"stale":          {driver.ErrBadConn, sqlbase.Fault{Retry: "connection"}},
 		"connection":     {driversql.ErrInvalidConn, sqlbase.Fault{Unavailable: true}},
 		"dial":           {&net.OpError{Op: "dial", Err: errors.New("refused")}, sqlbase.Fault{Unavailable: true}},
 		"deadline":       {context.DeadlineExceeded, sqlbase.Fault{}},

@@ -43,7 +43,7 @@ const (
 // client at the same time; with the same key both succeed, with another key the later one gets store.ErrKeyMismatch and
 // nothing is recorded for it (G-44). The time of a contact is the store's, made unique for its client. Labels that a new
 // client claims are left out when they do not fit, or are past store.MaxLabels. A key that cannot be one is
-// store.ErrInvalid for its element.
+// store.ErrInvalid for its element. What was handed out once to a client that starts a session now is due again.
 func (s *Store) RecordContacts(ctx context.Context,
 	updates []store.ContactUpdate) (outcomes []store.ContactOutcome, err error) {
 	defer s.op("RecordContacts", &err)()
@@ -99,8 +99,10 @@ func (t session) recordContacts(ctx context.Context, updates []store.ContactUpda
 	if _, err := t.insert(ctx, updateContacted, updateContactedRow, clientRows(clients, touched)); err != nil {
 		return nil, err
 	}
-	_, err = t.insert(ctx, insertContacts, insertContactRow, contacts)
-	return outcomes, err
+	if _, err := t.insert(ctx, insertContacts, insertContactRow, contacts); err != nil {
+		return nil, err
+	}
+	return outcomes, t.restart(ctx, outcomes, now)
 }
 
 func fitsKey(key []byte) bool { return len(key) > 0 && len(key) <= maxKey }

@@ -50,6 +50,9 @@ func registerPools(cfg Config) {
 	if cfg.Reader != cfg.Writer {
 		pools = map[string]*sql.DB{"store_writer": cfg.Writer, "store_reader": cfg.Reader}
 	}
+	if cfg.Transactions != cfg.Writer {
+		pools["store_transactions"] = cfg.Transactions
+	}
 	for name, db := range pools {
 		cfg.Registerer.MustRegister(collectors.NewDBStatsCollector(db, name))
 	}

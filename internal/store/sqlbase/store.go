@@ -35,8 +35,9 @@ const (
 // Config is what an implementation hands to New.
 type Config struct {
 	Dialect *Dialect
-	// Writer and Reader are closed by Store.Close; they may be the same.
-	Writer, Reader *sql.DB
+	// Writer, Reader and Transactions are closed by Store.Close; they may be the same. Transactions is where transactions
+	// run, nil means by Writer, which then has single statements only.
+	Writer, Reader, Transactions *sql.DB
 	// MaxPendingPerClient bounds the messages that wait for one client; 0 means no bound. It is checked approximately.
 	MaxPendingPerClient uint64
 	// MaxFetchBytes bounds the payload of one fetch; 0 means DefaultMaxFetchBytes.
@@ -62,6 +63,9 @@ func New(cfg Config) (*Store, error) {
 	if cfg.Dialect == nil || cfg.Writer == nil || cfg.Reader == nil {
 		return nil, errors.New("store: dialect, writer and reader are needed")
 	}
+	if cfg.Transactions == nil {
+		cfg.Transactions = cfg.Writer
+	}
 	if cfg.MaxFetchBytes <= 0 {
 		cfg.MaxFetchBytes = DefaultMaxFetchBytes
 	}
@@ -74,13 +78,11 @@ func (s *Store) Ping(ctx context.Context) (err error) {
 	return s.read().query(ctx, "SELECT 1", nil, func(row) error { return nil })
 }
 
-// Stats returns the state of the connection pool for writing.
-func (s *Store) Stats() sql.DBStats { return s.cfg.Writer.Stats() }
+// Stats returns the state of the connection pool for transactions.
+func (s *Store) Stats() sql.DBStats { return s.cfg.Transactions.Stats() }
 
 // Close closes the connections. Calls under way are waited for by the drivers, not by Close.
 func (s *Store) Close() error {
-	if s.cfg.Reader == s.cfg.Writer {
-		return s.cfg.Writer.Close()
-	}
-	return errors.Join(s.cfg.Reader.Close(), s.cfg.Writer.Close())
+	// Closing one that is closed already does nothing.
+	return errors.Join(s.cfg.Reader.Close(), s.cfg.Transactions.Close(), s.cfg.Writer.Close())
 }

@@ -47,7 +47,7 @@ func (s *Store) read() session { return session{s: s, q: s.cfg.Reader, again: tr
 // returns what it found by assigning, never by appending to what an earlier run left.
 func (s *Store) write(ctx context.Context, do func(session) error) error {
 	return s.retry(ctx, func() error {
-		tx, err := s.cfg.Writer.BeginTx(ctx, nil)
+		tx, err := s.cfg.Transactions.BeginTx(ctx, nil)
 		if err != nil {
 			return err
 		}

@@ -18,6 +18,7 @@ var dueTests = []test{
 	{name: "ManyClientsShareEvenly_G21", run: testDueManyClients},
 	{name: "BytesAreBounded_G50", run: testDueBytes, options: Options{MaxFetchBytes: 100_000}},
 	{name: "Attempts", run: testAttempts},
+	{name: "NewSession", run: testNewSession},
 	{name: "StoreClockDecides_G48", run: testStoreClock},
 	{name: "DueClients", run: testDueClients},
 	{name: "DueClientsOfOneMoment", run: testDueClientsTies},
@@ -163,6 +164,38 @@ func testAttempts(f *fixture) {
 		f.Errorf("due %+v, want both, the first after two attempts", due.Messages)
 	}
 	f.must(f.s.RecordAttempts(f.ctx, nil, time.Hour))
+}
+
+// What was handed out once is due again when its client starts a new session; a poll, an impostor and another client leave
+// it alone, and what was handed out twice waits its time.
+func testNewSession(f *fixture) {
+	id := f.client()
+	list := messages(3, id, "service")
+	f.insert(list...)
+	once, twice := idsOf(list[:1]), idsOf(list[1:2])
+	f.must(f.s.RecordAttempts(f.ctx, refsOf(id, once), time.Hour))
+	for range 2 {
+		f.must(f.s.RecordAttempts(f.ctx, refsOf(id, twice), time.Hour))
+	}
+	fresh := idsOf(list[2:])
+	for _, tc := range []struct {
+		name    string
+		contact store.ContactUpdate
+		want    []identity.MessageID
+	}{
+		{"poll", store.ContactUpdate{ClientID: id, Key: keyOf(id)}, fresh},
+		{"another key", store.ContactUpdate{ClientID: id, Key: []byte("other"), StreamingTo: "s:1"}, fresh},
+		{"another client", store.ContactUpdate{ClientID: f.client(), Key: nil, StreamingTo: "s:1"}, fresh},
+		{"new session", store.ContactUpdate{ClientID: id, Key: keyOf(id), StreamingTo: "s:1"}, slices.Concat(once, fresh)},
+	} {
+		if tc.contact.Key == nil {
+			tc.contact.Key = keyOf(tc.contact.ClientID)
+		}
+		f.contact(tc.contact)
+		if got := dueIDs(f.due(id, 10)); !slices.Equal(got, tc.want) {
+			f.Errorf("%s: due %v, want %v", tc.name, got, tc.want)
+		}
+	}
 }
 
 func testStoreClock(f *fixture) { // G-48: callers pass durations, never due times; due times come from the store's clock
