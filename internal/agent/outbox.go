@@ -1,11 +1,9 @@
 package agent
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"sync"
 	"time"
 
@@ -36,40 +34,6 @@ var (
 	errOutboxClosed    = errors.New("the agent is stopping")
 )
 
-// Classes of the outbox, in the order in which they leave.
-const (
-	classHigh = iota
-	classMedium
-	classLow
-	classes
-)
-
-func classOf(p fspb.Message_Priority) int {
-	switch p {
-	case fspb.Message_HIGH:
-		return classHigh
-	case fspb.Message_LOW:
-		return classLow
-	}
-	return classMedium
-}
-
-// parcel is one message on its way to the server, serialized.
-type parcel struct {
-	seq        uint64 // order of admission
-	class      int
-	size       int
-	raw        []byte // nil while it is on disk only
-	volatile   bool   // is not worth a place on disk
-	kept       bool   // is on disk too, under its seq
-	background bool
-	accepted   func() // may be nil; must not block
-	queued     time.Time
-	failures   int       // contacts that ended over it, alone
-	convicted  bool      // a contact without it succeeded since it failed alone
-	retry      time.Time // set aside until then
-}
-
 // outbox holds the messages for the server until the server acknowledged them: three classes, strict priority between
 // them, first in first out inside. A returned batch goes back to where it was, so that nothing is reordered within a
 // class. With a keeper, a message is on disk before it counts as taken; see keep.go. All methods may be called from any
@@ -92,21 +56,6 @@ type outbox struct {
 	closed   bool
 	idle     chan struct{} // closed once closed and empty
 }
-
-type class struct {
-	queued   []*parcel     // in order of seq
-	held     load          // queued, in flight and aside
-	loose    load          // those of them that are not on disk
-	resident int           // bytes of those on disk that are in memory too
-	room     chan struct{} // closed and replaced when there is room; nil while nobody waits
-}
-
-// load is a number of messages and of their bytes.
-type load struct{ messages, bytes int }
-
-func (l *load) add(p *parcel) { l.messages, l.bytes = l.messages+1, l.bytes+p.size }
-
-func (l *load) remove(p *parcel) { l.messages, l.bytes = l.messages-1, l.bytes-p.size }
 
 // reportSource makes the agent's own reports (acks, errors, client info) at the moment a batch is put together, so that
 // they gather while the previous batch is under way. It is called while the outbox is locked.
@@ -208,10 +157,6 @@ func (o *outbox) admitsLocked(class int, kept bool) bool {
 	return o.class[class].admitsLoose()
 }
 
-func (c *class) admitsLoose() bool {
-	return c.loose.messages < maxClassMessages && c.loose.bytes < maxClassBytes
-}
-
 // holdLocked gives a message its number and its room.
 func (o *outbox) holdLocked(p *parcel) {
 	if p.seq == 0 {
@@ -256,105 +201,6 @@ func (o *outbox) wake() {
 // ready receives when there may be something to take.
 func (o *outbox) ready() <-chan struct{} { return o.signal }
 
-// batch is what one record or poll carries. Its taker calls exactly one of accept and giveBack.
-type batch struct {
-	outbox  *outbox
-	parcels []*parcel
-	bytes   int
-}
-
-// open returns the batch with which a contact begins: that of take, or none to see whether a contact without succeeds.
-func (o *outbox) open(id identity.ClientID, maxBytes int) *batch {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if o.probingLocked() {
-		return nil
-	}
-	return o.takeLocked(id, maxBytes)
-}
-
-// take returns the next batch for a contact of the given identity, or nil when nothing waits. The batch ends at maxBytes;
-// its last message may reach beyond.
-func (o *outbox) take(id identity.ClientID, maxBytes int) *batch {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.takeLocked(id, maxBytes)
-}
-
-func (o *outbox) takeLocked(id identity.ClientID, maxBytes int) *batch {
-	o.gatherLocked(id)
-	b := &batch{outbox: o}
-	for i := range o.class {
-		c := &o.class[i]
-		for len(c.queued) > 0 && len(b.parcels) < o.maxBatch && b.bytes < maxBytes {
-			p := c.queued[0]
-			c.queued[0] = nil
-			c.queued = c.queued[1:]
-			if o.loadLocked(p) {
-				b.add(p)
-			}
-		}
-	}
-	if len(b.parcels) == 0 {
-		o.takeAsideLocked(b)
-	}
-	if len(b.parcels) == 0 {
-		return nil
-	}
-	if o.waitingLocked() {
-		o.wake()
-	}
-	return b
-}
-
-func (b *batch) add(p *parcel) {
-	b.parcels = append(b.parcels, p)
-	b.bytes += p.size
-}
-
-// gatherLocked asks for the agent's own reports, unless so many wait already that new ones had better stay where they are
-// bounded.
-func (o *outbox) gatherLocked(id identity.ClientID) {
-	if !o.class[classHigh].admitsLoose() {
-		return
-	}
-	for _, m := range o.reports.collect(id) {
-		raw, err := proto.Marshal(m)
-		if err != nil {
-			continue // made by the agent itself, of valid strings
-		}
-		p := &parcel{class: classHigh, raw: raw, size: len(raw), background: m.Background}
-		o.holdLocked(p)
-		o.class[classHigh].restore(p)
-	}
-}
-
-func (o *outbox) waitingLocked() bool {
-	return slices.ContainsFunc(o.class[:], func(c class) bool { return len(c.queued) > 0 })
-}
-
-// accept forgets the messages, which the server has, and tells their senders.
-func (b *batch) accept() {
-	b.outbox.keeper.remove(b.parcels)
-	for _, p := range b.parcels {
-		if p.accepted != nil {
-			p.accepted()
-		}
-	}
-	o := b.outbox
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	for _, p := range b.parcels {
-		if o.suspect == p {
-			o.suspect = nil
-		}
-		o.releaseLocked(p)
-	}
-	o.announceRoomLocked()
-	o.maxBatch = min(2*o.maxBatch, wire.MaxMessagesPerRecord)
-	o.settleLocked()
-}
-
 // announceRoomLocked has those who wait try again where that may succeed.
 func (o *outbox) announceRoomLocked() {
 	kept := o.keeper.usable(o.now())
@@ -365,29 +211,6 @@ func (o *outbox) announceRoomLocked() {
 			c.room = nil
 		}
 	}
-}
-
-// giveBack queues the messages again, each at its old place.
-func (b *batch) giveBack() {
-	o := b.outbox
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	for _, p := range b.parcels {
-		o.class[p.class].restore(p)
-	}
-	o.wake()
-}
-
-// restore puts a parcel where its sequence number belongs. What is on disk stays in memory only as far as there is room.
-func (c *class) restore(p *parcel) {
-	if p.kept && p.raw != nil && c.resident > maxResidentBytes {
-		c.resident -= p.size
-		p.raw = nil
-	}
-	at, _ := slices.BinarySearchFunc(c.queued, p.seq, func(q *parcel, seq uint64) int {
-		return cmp.Compare(q.seq, seq)
-	})
-	c.queued = slices.Insert(c.queued, at, p)
 }
 
 // close refuses new messages. What is held still leaves; idle is closed when it has.
