@@ -35,8 +35,8 @@ const (
 // Config is what an implementation hands to New.
 type Config struct {
 	Dialect *Dialect
-	// Writer, Reader and Transactions are closed by Store.Close; they may be the same. Transactions is where transactions
-	// run, nil means by Writer, which then has single statements only.
+	// Transactions runs transactions, Writer single statements that change something, and Reader those that do not. A nil
+	// Transactions means that Writer runs both. Store.Close closes all of them; they may be the same.
 	Writer, Reader, Transactions *sql.DB
 	// MaxPendingPerClient bounds the messages that wait for one client; 0 means no bound. It is checked approximately.
 	MaxPendingPerClient uint64
