@@ -8,7 +8,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -16,7 +18,9 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	fspb "github.com/farspeak/farspeak/proto/fleetspeak"
+	"github.com/farspeak/farspeak/sdk/backend"
 	"github.com/farspeak/farspeak/sdk/service"
+	"github.com/farspeak/farspeak/test/harness"
 )
 
 const (
@@ -27,9 +31,15 @@ const (
 	// as many as that wait for no others.
 	daemonWindow = 8
 	socketWindow = 50
-	// numbersPace is the pause between two numbers of a Daemon, so that a slow machine keeps up.
-	numbersPace = 2 * time.Millisecond
 )
+
+// numbersPace is the pause between two numbers of a Daemon. The backend gets them one by one, and should keep up.
+func numbersPace() time.Duration {
+	if harness.RaceEnabled {
+		return 10 * time.Millisecond
+	}
+	return 2 * time.Millisecond
+}
 
 // runNumbers is the life of a process of the service "numbers": it sends numbers, one after the other, for as long as it
 // runs, and keeps in a file up to where they are accepted. The next process goes on from there, and so sends numbers again
@@ -104,7 +114,7 @@ func countAsDaemon(ctx context.Context, l *ledger) error {
 
 // sendNumbers sends each number, and after it the same to this process itself.
 func sendNumbers(ctx context.Context, daemon *service.Daemon, self []byte, n int64, window chan<- struct{}) error {
-	pace := time.NewTicker(numbersPace)
+	pace := time.NewTicker(numbersPace())
 	defer pace.Stop()
 	for ; ; n++ {
 		<-pace.C
@@ -190,4 +200,67 @@ func readLedger(path string) (last int64, err error) {
 		last = max(last, n)
 	}
 	return last, nil
+}
+
+// arrivedNumbers counts how often each number came to the backend.
+type arrivedNumbers struct {
+	mu     sync.Mutex
+	copies map[int64]int
+	whole  int64   // all numbers up to it have come
+	early  []int64 // numbers that came before all below them had
+}
+
+func (a *arrivedNumbers) take(_ context.Context, m *fspb.Message) error {
+	n := numberOf(m)
+	if n < 1 {
+		return backend.Permanent(errors.New("the message has no number"))
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.copies[n]++; n > a.whole+1 && a.copies[n] == 1 {
+		a.early = append(a.early, n)
+	}
+	for a.copies[a.whole+1] > 0 {
+		a.whole++
+	}
+	return nil
+}
+
+// count is how many different numbers have come.
+func (a *arrivedNumbers) count() int64 {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return int64(len(a.copies))
+}
+
+// upTo is how far all numbers have come, but not beyond last.
+func (a *arrivedNumbers) upTo(last int64) int64 {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return min(a.whole, last)
+}
+
+// overtakers are the numbers that came too early.
+func (a *arrivedNumbers) overtakers() []int64 {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return slices.Clone(a.early)
+}
+
+func (a *arrivedNumbers) all() map[int64]int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return maps.Clone(a.copies)
+}
+
+func (a *arrivedNumbers) duplicates() int {
+	copies := a.all()
+	return sum(copies) - len(copies)
+}
+
+func sum(counts map[int64]int) (total int) {
+	for _, n := range counts {
+		total += n
+	}
+	return total
 }

@@ -1,15 +1,12 @@
 package integration_test
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"math"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
-	"sync"
 	"testing"
 	"time"
 
@@ -21,7 +18,6 @@ import (
 	fspb "github.com/farspeak/farspeak/proto/fleetspeak"
 	daemonpb "github.com/farspeak/farspeak/proto/fleetspeak/daemonservice"
 	socketpb "github.com/farspeak/farspeak/proto/fleetspeak/socketservice"
-	"github.com/farspeak/farspeak/sdk/backend"
 	"github.com/farspeak/farspeak/test/harness"
 )
 
@@ -38,7 +34,7 @@ const (
 )
 
 // A service sends numbers while the agent, its server, or both are killed again and again. Each number that the service was
-// told is accepted arrives at the backend, and none more often than an acknowledgement of it was in doubt at a kill
+// told is accepted arrives at the backend, in order, and none more often than an acknowledgement of it was in doubt at a kill
 // (G-11).
 func TestKillsOfTheAgent(t *testing.T) {
 	t.Parallel()
@@ -100,7 +96,9 @@ func startCounting(t *testing.T, dsn, kind string) *counting {
 	c := &counting{
 		t: t, arrived: &arrivedNumbers{copies: make(map[int64]int)}, doubts: make(map[int64]int), repeats: make(map[int64]int),
 	}
-	c.installation = install(t, shape{dsn: dsn, site: func(s *harness.Site) { s.AddProcessor(numbersService, c.arrived.take) }})
+	c.installation = install(t, shape{dsn: dsn, site: func(s *harness.Site) {
+		s.AddProcessor(numbersService, c.arrived.take).MaxParallelism = 1 // with more they overtake each other in the backend
+	}})
 	c.ledger = filepath.Join(c.Dir, "ledger")
 	self, err := os.Executable()
 	if err != nil {
@@ -196,9 +194,12 @@ func (c *counting) await(what string, progress func() int64, want int64) {
 	})
 }
 
-// judge wants no more duplicates than the kills explain, and kills that had a chance to do harm.
+// judge wants no more duplicates than the kills explain, all numbers in order, and kills that had a chance to do harm.
 func (c *counting) judge() {
 	c.t.Helper()
+	if early := c.arrived.overtakers(); len(early) > 0 {
+		c.t.Errorf("%d numbers arrived before lower ones, such as %d", len(early), early[0])
+	}
 	for n, copies := range c.arrived.all() {
 		if copies > 1+c.doubts[n] {
 			c.t.Errorf("number %d arrived %d times, its acknowledgement was in doubt %d times", n, copies, c.doubts[n])
@@ -292,57 +293,4 @@ func (c *counting) accepted() int64 {
 		c.t.Fatal(err)
 	}
 	return last
-}
-
-// arrivedNumbers counts how often each number came to the backend.
-type arrivedNumbers struct {
-	mu     sync.Mutex
-	copies map[int64]int
-	whole  int64 // all numbers up to it have come
-}
-
-func (a *arrivedNumbers) take(_ context.Context, m *fspb.Message) error {
-	n := numberOf(m)
-	if n < 1 {
-		return backend.Permanent(errors.New("the message has no number"))
-	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.copies[n]++
-	for a.copies[a.whole+1] > 0 {
-		a.whole++
-	}
-	return nil
-}
-
-// count is how many different numbers have come.
-func (a *arrivedNumbers) count() int64 {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return int64(len(a.copies))
-}
-
-// upTo is how far all numbers have come, but not beyond last.
-func (a *arrivedNumbers) upTo(last int64) int64 {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return min(a.whole, last)
-}
-
-func (a *arrivedNumbers) all() map[int64]int {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return maps.Clone(a.copies)
-}
-
-func (a *arrivedNumbers) duplicates() int {
-	copies := a.all()
-	return sum(copies) - len(copies)
-}
-
-func sum(counts map[int64]int) (total int) {
-	for _, n := range counts {
-		total += n
-	}
-	return total
 }
