@@ -5,7 +5,7 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/golang/glog"
+	"k8s.io/klog/v2"
 
 	fspb "github.com/farspeak/farspeak/proto/fleetspeak"
 )
@@ -59,7 +59,7 @@ func (a actions) installService(ctx context.Context, m *fspb.Message) error {
 	if err := a.cfg.Deployer.Keep(name, signed); err != nil {
 		return fmt.Errorf("service %q runs, and will not at the next start: %w", name, err)
 	}
-	glog.Infof("service %s was installed by the server", name)
+	klog.Infof("service %s was installed by the server", name)
 	return nil
 }
 
@@ -80,6 +80,6 @@ func (a actions) removeService(ctx context.Context, m *fspb.Message) error {
 	if err := a.Remove(ctx, request.Name); err != nil && !errors.Is(err, ErrServiceUnavailable) {
 		return err
 	}
-	glog.Infof("service %s was removed by the server", request.Name)
+	klog.Infof("service %s was removed by the server", request.Name)
 	return nil
 }

@@ -9,7 +9,7 @@ import (
 	"os"
 	"time"
 
-	"github.com/golang/glog"
+	"k8s.io/klog/v2"
 )
 
 const (
@@ -53,7 +53,7 @@ func (a *Agent) runStatus(ctx context.Context) {
 	}
 	s, err := listenStatus(a.cfg.StatusSocket, a.Status)
 	if err != nil {
-		glog.Warning(err)
+		klog.Warning(err)
 		return
 	}
 	s.run(ctx)
@@ -71,7 +71,7 @@ func (s *statusServer) run(ctx context.Context) {
 			return
 		}
 		if err != nil {
-			glog.Warningf("status socket: %v", err)
+			klog.Warningf("status socket: %v", err)
 			if !pause(ctx, statusTimeout, nil) {
 				return
 			}
