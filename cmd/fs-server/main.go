@@ -12,6 +12,7 @@ import (
 	"github.com/farspeak/farspeak/internal/config"
 	"github.com/farspeak/farspeak/internal/config/configpath"
 	"github.com/farspeak/farspeak/internal/config/textpb"
+	"github.com/farspeak/farspeak/internal/daemon/memory"
 	"github.com/farspeak/farspeak/internal/daemon/run"
 )
 
@@ -27,6 +28,7 @@ func main() {
 			if *check {
 				return config.CheckFiles(os.Stdout, *components, *servicesFile, config.ServerPart)
 			}
+			memory.Tune(os.Getenv, os.DirFS("/"))
 			return serve(ctx, *components, *servicesFile)
 		},
 	}, os.Args[1:]))

@@ -1,8 +1,8 @@
 // Package memory keeps the resident memory of a daemon near what it uses.
 //
 // The collector of Go runs when the heap has grown by a part of itself. A burst of work leaves up to that much garbage, and
-// afterwards, when little happens, nothing takes it away: a server of many idle sessions stays as large as its last storm
-// made it.
+// afterwards, when little happens, it stays for minutes, and the memory that it was in for longer: a server of many idle
+// sessions is as large as its last storm made it. Collector ends that; Tune makes use of it.
 package memory
 
 import (
@@ -18,7 +18,7 @@ const (
 	// burst is how many pieces of work are worth a look at the memory.
 	burst = 256
 	// A burst is over when calmSeconds seconds in a row brought less work than a calmShare of its busiest second.
-	calmSeconds = 3
+	calmSeconds = 2
 	calmShare   = 8
 	// worthBytes is the least that is worth a collection, and worthShare the part of the live heap that is.
 	worthBytes = 4 << 20
