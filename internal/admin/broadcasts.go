@@ -49,6 +49,8 @@ func broadcast(request *serverpb.CreateBroadcastRequest) (*store.Broadcast, erro
 	switch {
 	case err != nil:
 		return nil, invalid("%v", err)
+	case id.IsNil():
+		return nil, invalid("broadcast ID of zeros, by which no request could name the broadcast; leave it out to have one drawn")
 	case pb.Source == nil:
 		return nil, invalid("broadcast must have Source")
 	}

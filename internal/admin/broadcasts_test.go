@@ -103,6 +103,7 @@ func TestCreateBroadcastRefuses_G01(t *testing.T) {
 	}{
 		"no broadcast": {func(r *serverpb.CreateBroadcastRequest) { r.Broadcast = nil }, codes.InvalidArgument},
 		"short ID":     {func(r *serverpb.CreateBroadcastRequest) { r.Broadcast.BroadcastId = []byte{1} }, codes.InvalidArgument},
+		"zero ID":      {func(r *serverpb.CreateBroadcastRequest) { r.Broadcast.BroadcastId = make([]byte, 8) }, codes.InvalidArgument},
 		"no source":    {func(r *serverpb.CreateBroadcastRequest) { r.Broadcast.Source = nil }, codes.InvalidArgument},
 		"label twice": {func(r *serverpb.CreateBroadcastRequest) {
 			r.Broadcast.RequiredLabels = []*fspb.Label{{ServiceName: "client", Label: "a"}, {ServiceName: "client", Label: "a"}}

@@ -55,7 +55,7 @@ func (s *service) insertForClient(ctx context.Context, in insertion) error {
 	case err != nil:
 		return err
 	case errors.Is(outcome.Err, store.ErrUnknownClient):
-		return unknownDestination(in.client)
+		return unknownDestination(in.client[:])
 	case outcome.Err != nil:
 		return outcome.Err
 	}
@@ -73,8 +73,8 @@ func (s *service) insertForService(ctx context.Context, in insertion) error {
 }
 
 // unknownDestination has the original's text.
-func unknownDestination(id identity.ClientID) error {
-	return fmt.Errorf("expected 1 destination client result, got 0: %w %v", store.ErrUnknownClient, id)
+func unknownDestination(id []byte) error {
+	return fmt.Errorf("expected 1 destination client result, got 0: %w %s", store.ErrUnknownClient, hexID(id))
 }
 
 // admit checks a message in the original's order, fills what may be absent, and clears what only servers may say (G-58).
@@ -93,7 +93,7 @@ func (s *service) admit(ctx context.Context, m *fspb.Message) (insertion, error)
 	if m.CreationTime == nil {
 		m.CreationTime = timestamppb.Now()
 	}
-	client, err := clientID(m.Destination.ClientId)
+	client, err := destination(m.Destination)
 	if err != nil {
 		return insertion{}, err
 	}
@@ -102,6 +102,16 @@ func (s *service) admit(ctx context.Context, m *fspb.Message) (insertion, error)
 		return insertion{}, s.unlessUnknown(ctx, client, err)
 	}
 	return in, nil
+}
+
+// destination is the client that a message is for, nil for a message to a service, which has no client ID at all: one of
+// zero bytes only names a client that does not exist.
+func destination(to *fspb.Address) (identity.ClientID, error) {
+	id, err := clientID(to.ClientId)
+	if err == nil && id.IsNil() && len(to.ClientId) > 0 {
+		err = unknownDestination(to.ClientId)
+	}
+	return id, err
 }
 
 // storable makes the checks that come after the one for the client.
@@ -134,7 +144,7 @@ func (s *service) unlessUnknown(ctx context.Context, id identity.ClientID, fault
 	case err != nil:
 		return err
 	case known[id] == nil:
-		return unknownDestination(id)
+		return unknownDestination(id[:])
 	}
 	return fault
 }

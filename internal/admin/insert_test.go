@@ -169,6 +169,7 @@ func TestInsertMessageRefuses(t *testing.T) {
 		"bad nanos":              {func(m *fspb.Message) { m.CreationTime = &timestamppb.Timestamp{Seconds: 1, Nanos: -1} }, codes.InvalidArgument, "creation_time"},
 		"short client ID":        {func(m *fspb.Message) { m.Destination.ClientId = []byte{1} }, codes.InvalidArgument, "client ID of 1 bytes"},
 		"unknown client":         {func(m *fspb.Message) { m.Destination.ClientId = unknown.Bytes() }, codes.NotFound, "expected 1 destination client result, got 0"},
+		"client ID of zeros":     {func(m *fspb.Message) { m.Destination.ClientId = make([]byte, 8) }, codes.NotFound, "got 0: unknown client 0000000000000000"},
 		"too large":              {func(m *fspb.Message) { m.Data.Value = make([]byte, 2<<20) }, codes.InvalidArgument, "exceeds the 2097152-byte limit"},
 		"long service": {func(m *fspb.Message) { m.Destination.ServiceName = strings.Repeat("x", 129) },
 			codes.InvalidArgument, "destination service"},
