@@ -104,6 +104,11 @@ func (d *Daemon) Receive(ctx context.Context) (*fspb.Message, error) {
 // Send writes a message; when it returns nil the agent can read it, whatever becomes of this process. The agent fills in
 // the source, and a source message ID if there is none. A context that ends while the message is being written leaves open
 // whether the message is sent; the connection stays good.
+//
+// The protocol has no acknowledgement for a Daemon. One that has to know what an agent took before it was killed can send a
+// message to itself, to the client ID in FLEETSPEAK_CLIENT_ID and its own service: that comes back to Receive when everything
+// sent before is with the agent. What did not get that far is sent again by the next process, under the same source message
+// IDs.
 func (d *Daemon) Send(ctx context.Context, m *fspb.Message) error {
 	if err := check(m); err != nil {
 		return fmt.Errorf("send: %w", err)

@@ -15,8 +15,9 @@
 // # What to expect
 //
 // A message may come twice: it is delivered again when its acknowledgement was lost. What a Daemon has received counts as
-// done for the server; what a program that is about to crash has read is lost with it. What a Daemon has sent is in the
-// hands of the agent when Send returns. A Socket keeps each message in memory until the server has it.
+// done for the server; what a program that is about to crash has read is lost with it. What a Daemon has sent is in its pipe
+// when Send returns, and survives the program; what an agent that is killed has not read from the pipe is lost. A Socket keeps
+// each message in memory until the server has it.
 //
 // Messages that a program does not receive wait at the agent, and then at the server. A Socket reads on nevertheless, slowly
 // in the end, while something waits for acknowledgements: they come behind messages.
