@@ -27,7 +27,7 @@ type handout struct {
 	last     []store.MessageRef // Die requests: complete, because nobody is left to acknowledge them
 
 	later bool // the attempts are in the session's ledger
-	lost  bool // the session has ended since: its messages go back
+	lost  bool // the session has broken since: its messages go back
 }
 
 func handoutOf(messages []*store.PendingMessage) handout {

@@ -54,9 +54,9 @@ func (s *Server) writeContacts(ctx context.Context, events []contactEvent) ([]st
 
 // endSession writes down that a client has no session here any more. It waits, for a moment, so that the ends of many
 // sessions form a line of their goroutines and no queue of its own.
-func (s *Server) endSession(id identity.ClientID) error {
+func (s *Server) endSession(id identity.ClientID, broken bool) error {
 	ctx, cancel := context.WithTimeout(context.Background(), endTimeout)
 	defer cancel()
-	_, err := s.contacts.Do(ctx, contactEvent{end: &store.SessionEnd{ClientID: id, StreamingTo: s.cfg.Address}})
+	_, err := s.contacts.Do(ctx, contactEvent{end: &store.SessionEnd{ClientID: id, StreamingTo: s.cfg.Address, Broken: broken}})
 	return err
 }

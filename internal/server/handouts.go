@@ -154,11 +154,11 @@ func (n *session) plan(messages []*store.PendingMessage) handout {
 }
 
 // written ends a planned handout of which out was written, and returns what is to be recorded about it now. A session that
-// has ended meanwhile gives its messages back.
+// has broken meanwhile gives its messages back.
 func (n *session) written(planned, out handout) handout {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	out.lost = n.over
+	out.lost = n.broken
 	if !planned.later || n.over {
 		return out
 	}
@@ -200,9 +200,14 @@ func (n *session) makeWay() {
 	n.finishFetch(true)
 }
 
-// giveBack empties the ledger of a session that has ended. What was not written, or is being recorded, needs no word.
+// giveBack empties the ledger of a session that has ended. What was not written, or is being recorded, needs no word. After
+// an end in order the client is taken to have what it got.
 func (n *session) giveBack() {
 	n.mu.Lock()
+	to := n.server.attempts
+	if n.broken {
+		to = n.server.returns
+	}
 	refs := n.refs(n.ledger.take())
 	rest := n.ledger.remove(func(*entry) bool { return true })
 	n.server.handouts.release(len(refs) + rest)
@@ -212,7 +217,7 @@ func (n *session) giveBack() {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), endTimeout)
 	defer cancel()
-	if _, err := n.server.returns.Do(ctx, refs); err != nil {
+	if _, err := to.Do(ctx, refs); err != nil {
 		n.server.metrics.complain("giving back what client %s did not acknowledge: %v", n.id, err)
 	}
 }

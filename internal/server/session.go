@@ -65,6 +65,7 @@ type session struct {
 	replaced    bool     // the client has a newer session, which gets the pushes
 	left        bool     // told to leave by done_sending
 	over        bool     // its reading side has ended
+	broken      bool     // it has ended, and neither side meant it to
 	fresh       bool     // its contact registered the client
 	blacklisted bool
 	rekeyed     bool // the rekey request of this session was sent
@@ -160,7 +161,7 @@ func (n *session) replace() {
 
 // finish ends the session in order. What is being written is written to its end or its deadline first.
 func (n *session) finish() {
-	n.endPushes()
+	n.endPushes(false)
 	n.writing.Lock()
 	defer n.writing.Unlock()
 	n.closed = true
@@ -169,7 +170,7 @@ func (n *session) finish() {
 
 // cut ends the session at once, whatever is being written.
 func (n *session) cut() {
-	n.endPushes()
+	n.endPushes(true)
 	n.stream.abort()
 	n.writing.Lock()
 	defer n.writing.Unlock()
@@ -177,10 +178,13 @@ func (n *session) cut() {
 	n.stream.close()
 }
 
-func (n *session) endPushes() {
+// endPushes ends the pushes. A client that was told to leave does so as it likes: it has what was pushed, and acknowledges
+// that in its next session.
+func (n *session) endPushes(cut bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.over = true
+	n.broken = cut && !n.left
 }
 
 // ended says that the reading side of the session has ended.
@@ -196,7 +200,10 @@ func (n *session) letGo() {
 	if !s.registry.release(n) {
 		return
 	}
-	if err := s.endSession(n.id); err != nil {
+	n.mu.Lock()
+	broken := n.broken
+	n.mu.Unlock()
+	if err := s.endSession(n.id, broken); err != nil {
 		s.metrics.lostEnds.Inc() // the next contact overwrites what stays behind
 	}
 }

@@ -100,7 +100,7 @@ func (w *sweeper) wake(ctx context.Context, ids []identity.ClientID) error {
 		return err
 	}
 	ids = slices.DeleteFunc(ids, func(id identity.ClientID) bool {
-		return clients[id] == nil || clients[id].StreamingTo != s.cfg.Address
+		return clients[id] == nil || (clients[id].StreamingTo != "" && clients[id].StreamingTo != s.cfg.Address)
 	})
 	s.metrics.swept.Add(float64(len(ids)))
 	s.Wake(ids)

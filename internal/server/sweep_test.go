@@ -5,8 +5,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/farspeak/farspeak/internal/identity"
 	"github.com/farspeak/farspeak/internal/server"
-	"github.com/farspeak/farspeak/internal/store"
 	fspb "github.com/farspeak/farspeak/proto/fleetspeak"
 )
 
@@ -52,21 +52,37 @@ func TestRedelivery(t *testing.T) {
 }
 
 // What a client did not acknowledge before its session broke comes with its next session, not after the redelivery
-// interval; once it was handed out twice, it waits.
+// interval; once it was handed out twice, it waits. After an end in order it waits at once: the client has it.
 func TestRedeliveryWithTheNextSession(t *testing.T) {
-	f := start(t, withAttemptDelay(20*time.Millisecond))
-	agent := newTestAgent(t, f.address)
-	agent.poll(agent.wrap(&fspb.ContactData{}), nil)
-	f.insert(t, agent.id, "S", 1)
-	for session, want := range []int{1, 1, 0} {
-		stream, first := agent.session(&fspb.ContactData{})
-		if len(first.Messages) != want {
-			t.Fatalf("session %d begins with %d messages, want %d", session, len(first.Messages), want)
-		}
-		waitFor(t, "the attempt to be recorded", func() bool {
-			due, err := f.store.DueMessages(t.Context(), []store.DueRequest{{ClientID: agent.id, Limit: 1}})
-			return err == nil && len(due[agent.id].Messages) == 0
+	inOrder := func(s *testStream) {
+		_ = s.body.Close()
+		_, _ = s.raw.Write([]byte("\r\n"))
+		s.ended()
+	}
+	for _, tc := range []struct {
+		name string
+		end  func(*testStream)
+		want []int
+	}{
+		{"broken", func(s *testStream) { _ = s.raw.Close() }, []int{1, 1, 0}},
+		{"in order", inOrder, []int{1, 0, 0}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			f := start(t)
+			agent := newTestAgent(t, f.address)
+			agent.poll(agent.wrap(&fspb.ContactData{}), nil)
+			f.insert(t, agent.id, "S", 1)
+			for session, want := range tc.want {
+				stream, first := agent.session(&fspb.ContactData{})
+				if len(first.Messages) != want {
+					t.Fatalf("session %d begins with %d messages, want %d", session, len(first.Messages), want)
+				}
+				tc.end(stream)
+				waitFor(t, "the end of the session to be recorded", func() bool {
+					clients, err := f.store.GetClients(t.Context(), []identity.ClientID{agent.id})
+					return err == nil && clients[agent.id].StreamingTo == "" && server.Opening(f.server) == 0
+				})
+			}
 		})
-		_ = stream.raw.Close()
 	}
 }

@@ -101,6 +101,7 @@ type ContactOutcome struct {
 type SessionEnd struct {
 	ClientID    identity.ClientID
 	StreamingTo string
+	Broken      bool // it did not end in order: what was handed out once is due again
 }
 
 // ClientInfo is what a client last reported of itself: its labels of service "client" and its services.

@@ -43,7 +43,7 @@ const (
 // client at the same time; with the same key both succeed, with another key the later one gets store.ErrKeyMismatch and
 // nothing is recorded for it (G-44). The time of a contact is the store's, made unique for its client. Labels that a new
 // client claims are left out when they do not fit, or are past store.MaxLabels. A key that cannot be one is
-// store.ErrInvalid for its element. What was handed out once to a client that starts a session now is due again.
+// store.ErrInvalid for its element. A session that starts where none has ended makes what was handed out once due again.
 func (s *Store) RecordContacts(ctx context.Context,
 	updates []store.ContactUpdate) (outcomes []store.ContactOutcome, err error) {
 	defer s.op("RecordContacts", &err)()
@@ -76,6 +76,7 @@ func (t session) recordContacts(ctx context.Context, updates []store.ContactUpda
 	}
 	outcomes := make([]store.ContactOutcome, len(updates))
 	var contacts [][]any
+	var broken []identity.ClientID
 	touched := make(map[identity.ClientID]bool)
 	for i, u := range updates {
 		if !fitsKey(u.Key) {
@@ -86,6 +87,9 @@ func (t session) recordContacts(ctx context.Context, updates []store.ContactUpda
 		if !bytes.Equal(c.Key, u.Key) {
 			outcomes[i].Err = store.ErrKeyMismatch
 			continue
+		}
+		if u.StreamingTo != "" && c.StreamingTo != "" {
+			broken = append(broken, c.ID) // the end of the session before is not recorded
 		}
 		isNew := registered[u.ClientID] && !touched[u.ClientID]
 		touch(c, u, now, isNew)
@@ -102,7 +106,7 @@ func (t session) recordContacts(ctx context.Context, updates []store.ContactUpda
 	if _, err := t.insert(ctx, insertContacts, insertContactRow, contacts); err != nil {
 		return nil, err
 	}
-	return outcomes, t.restart(ctx, outcomes, now)
+	return outcomes, t.dueAgain(ctx, broken)
 }
 
 func fitsKey(key []byte) bool { return len(key) > 0 && len(key) <= maxKey }
@@ -210,17 +214,21 @@ func clientRows(clients map[identity.ClientID]*store.Client, touched map[identit
 }
 
 // EndSessions says that sessions are over: their clients were there until now. Clients that stream elsewhere by now are
-// left alone.
+// left alone. What was handed out once to those whose session broke is due again.
 func (s *Store) EndSessions(ctx context.Context, ends []store.SessionEnd) (err error) {
 	defer s.op("EndSessions", &err)()
 	byServer := make(map[string][]identity.ClientID)
+	var broken []identity.ClientID
 	for _, end := range ends {
+		if end.Broken {
+			broken = append(broken, end.ClientID)
+		}
 		if end.StreamingTo != "" {
 			address := cut(end.StreamingTo, maxAddress)
 			byServer[address] = append(byServer[address], end.ClientID)
 		}
 	}
-	if len(byServer) == 0 {
+	if len(byServer)+len(broken) == 0 {
 		return nil
 	}
 	return s.write(ctx, func(t session) error {
@@ -231,7 +239,7 @@ func (s *Store) EndSessions(ctx context.Context, ends []store.SessionEnd) (err e
 				}
 			}
 		}
-		return nil
+		return t.dueAgain(ctx, broken)
 	})
 }
 

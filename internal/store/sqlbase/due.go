@@ -3,6 +3,7 @@ package sqlbase
 import (
 	"context"
 	"database/sql"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -95,7 +96,7 @@ func byServices(queues map[identity.ClientID]*dueQueue) map[string][]*dueQueue {
 		q := queues[id]
 		key := ""
 		if q.services != nil {
-			key = strings.Join(slices.Sorted(slices.Values(q.services)), "\x00") + "\x00"
+			key = fmt.Sprintf("%q", slices.Sorted(slices.Values(q.services))) // names are the client's, with any bytes
 		}
 		groups[key] = append(groups[key], q)
 	}

@@ -18,7 +18,7 @@ var dueTests = []test{
 	{name: "ManyClientsShareEvenly_G21", run: testDueManyClients},
 	{name: "BytesAreBounded_G50", run: testDueBytes, options: Options{MaxFetchBytes: 100_000}},
 	{name: "Attempts", run: testAttempts},
-	{name: "NewSession", run: testNewSession},
+	{name: "BrokenSession", run: testBrokenSession},
 	{name: "StoreClockDecides_G48", run: testStoreClock},
 	{name: "DueClients", run: testDueClients},
 	{name: "DueClientsOfOneMoment", run: testDueClientsTies},
@@ -166,10 +166,13 @@ func testAttempts(f *fixture) {
 	f.must(f.s.RecordAttempts(f.ctx, nil, time.Hour))
 }
 
-// What was handed out once is due again when its client starts a new session; a poll, an impostor and another client leave
-// it alone, and what was handed out twice waits its time.
-func testNewSession(f *fixture) {
+// What was handed out once is due again when its client starts a session where none has ended, or when its session broke; a
+// poll, an impostor, another client and a session that ended in order leave it alone, and what was handed out twice waits
+// its time.
+func testBrokenSession(f *fixture) {
 	id := f.client()
+	begin := store.ContactUpdate{ClientID: id, Key: keyOf(id), StreamingTo: "s:1"}
+	f.contact(begin)
 	list := messages(3, id, "service")
 	f.insert(list...)
 	once, twice := idsOf(list[:1]), idsOf(list[1:2])
@@ -178,22 +181,27 @@ func testNewSession(f *fixture) {
 		f.must(f.s.RecordAttempts(f.ctx, refsOf(id, twice), time.Hour))
 	}
 	fresh := idsOf(list[2:])
-	for _, tc := range []struct {
-		name    string
-		contact store.ContactUpdate
-		want    []identity.MessageID
+	other := f.client()
+	end := func(broken bool) {
+		f.must(f.s.EndSessions(f.ctx, []store.SessionEnd{{ClientID: id, StreamingTo: "s:1", Broken: broken}}))
+	}
+	for _, step := range []struct {
+		name string
+		do   func()
+		want []identity.MessageID
 	}{
-		{"poll", store.ContactUpdate{ClientID: id, Key: keyOf(id)}, fresh},
-		{"another key", store.ContactUpdate{ClientID: id, Key: []byte("other"), StreamingTo: "s:1"}, fresh},
-		{"another client", store.ContactUpdate{ClientID: f.client(), Key: nil, StreamingTo: "s:1"}, fresh},
-		{"new session", store.ContactUpdate{ClientID: id, Key: keyOf(id), StreamingTo: "s:1"}, slices.Concat(once, fresh)},
+		{"another key", func() { f.contact(store.ContactUpdate{ClientID: id, Key: []byte("other"), StreamingTo: "s:1"}) }, fresh},
+		{"another client", func() { f.contact(store.ContactUpdate{ClientID: other, Key: keyOf(other), StreamingTo: "s:1"}) }, fresh},
+		{"end in order", func() { end(false); f.contact(begin) }, fresh},
+		{"poll", func() { f.contact(store.ContactUpdate{ClientID: id, Key: keyOf(id)}); f.contact(begin) }, fresh},
+		{"lost end", func() { f.contact(begin) }, slices.Concat(once, fresh)},
+		{"taken once more", func() { f.must(f.s.RecordAttempts(f.ctx, refsOf(id, once), time.Hour)); f.contact(begin) }, fresh},
+		{"first time", func() { f.must(f.s.RecordAttempts(f.ctx, refsOf(id, fresh), time.Hour)) }, nil},
+		{"broken end", func() { end(true) }, fresh},
 	} {
-		if tc.contact.Key == nil {
-			tc.contact.Key = keyOf(tc.contact.ClientID)
-		}
-		f.contact(tc.contact)
-		if got := dueIDs(f.due(id, 10)); !slices.Equal(got, tc.want) {
-			f.Errorf("%s: due %v, want %v", tc.name, got, tc.want)
+		step.do()
+		if got := dueIDs(f.due(id, 10)); !slices.Equal(got, step.want) {
+			f.Errorf("%s: due %v, want %v", step.name, got, step.want)
 		}
 	}
 }
