@@ -37,8 +37,11 @@ func (wouldBlock) Temporary() bool { return true }
 // Conn is a connection that can be read without blocking. It stands below TLS.
 type Conn struct {
 	net.Conn
-	raw     syscall.RawConn
-	probing bool // owned by the reader
+	raw syscall.RawConn
+
+	// Owned by the reader.
+	probing bool
+	watcher *Poller // that knows the descriptor, which the kernel forgets when it is closed
 }
 
 // Listener hands out connections as *Conn, where that is possible.

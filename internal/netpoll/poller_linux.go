@@ -46,7 +46,7 @@ func New() (*Poller, error) {
 // or has failed. It is level-triggered: what arrived before counts.
 func (p *Poller) Arm(c *Conn, ready func()) error {
 	var failed error
-	err := c.raw.Control(func(fd uintptr) { failed = p.arm(int32(fd), ready) })
+	err := c.raw.Control(func(fd uintptr) { failed = p.arm(c, int32(fd), ready) })
 	if err == nil {
 		err = failed
 	}
@@ -56,22 +56,24 @@ func (p *Poller) Arm(c *Conn, ready func()) error {
 	return err
 }
 
-func (p *Poller) arm(fd int32, ready func()) error {
+func (p *Poller) arm(c *Conn, fd int32, ready func()) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed {
 		return ErrClosed
 	}
 	p.ready[fd] = ready
+	operation := unix.EPOLL_CTL_MOD
+	if c.watcher != p {
+		operation = unix.EPOLL_CTL_ADD
+	}
 	event := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLRDHUP | unix.EPOLLONESHOT, Fd: fd}
-	err := unix.EpollCtl(p.epoll, unix.EPOLL_CTL_MOD, int(fd), &event)
-	if errors.Is(err, unix.ENOENT) {
-		err = unix.EpollCtl(p.epoll, unix.EPOLL_CTL_ADD, int(fd), &event)
-	}
-	if err != nil {
+	if err := unix.EpollCtl(p.epoll, operation, int(fd), &event); err != nil {
 		delete(p.ready, fd)
+		return err
 	}
-	return err
+	c.watcher = p
+	return nil
 }
 
 // run hands events on until the Poller is closed.
