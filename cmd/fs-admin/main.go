@@ -24,7 +24,6 @@ func main() {
 	os.Exit(run.Main(run.Program{
 		Name:  "fs-admin",
 		About: "fs-admin takes messages for clients from backends over gRPC.",
-		Log:   run.Log{Infof: glog.Infof, Warningf: glog.Warningf, ErrorDepth: glog.ErrorDepth, Flush: glog.Flush},
 		Serve: func(ctx context.Context) error {
 			if *check {
 				return config.CheckFiles(os.Stdout, *components, "", config.AdminPart)

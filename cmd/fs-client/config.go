@@ -4,7 +4,7 @@ import (
 	"errors"
 	"path/filepath"
 
-	"k8s.io/klog/v2"
+	"github.com/golang/glog"
 
 	"github.com/farspeak/farspeak/internal/agent"
 	"github.com/farspeak/farspeak/internal/agent/service"
@@ -21,7 +21,7 @@ func newAgent(o *options, stalled func(kind string)) (*agent.Agent, error) {
 		return nil, err
 	}
 	for _, warning := range file.Warnings {
-		klog.Warning(warning)
+		glog.Warning(warning)
 	}
 	cfg, err := agentConfig(file)
 	if err != nil {
@@ -45,7 +45,7 @@ func agentConfig(file *agentconfig.Config) (agent.Config, error) {
 	}
 	communicator, err := agentconfig.ReadCommunicator(file.Directory)
 	if err != nil {
-		klog.Warningf("%v; the defaults are used", err)
+		glog.Warningf("%v; the defaults are used", err)
 	}
 	cfg := agent.Config{
 		Link:         linkConfig(file, communicator),
@@ -99,7 +99,7 @@ func linkConfig(file *agentconfig.Config, c agentconfig.Communicator) agent.Link
 func installations(file *agentconfig.Config) []agent.Installation {
 	services, problems := file.Settings.ReadServices(file.Directory)
 	for _, problem := range problems {
-		klog.Warning(problem)
+		glog.Warning(problem)
 	}
 	var out []agent.Installation
 	for _, s := range services {

@@ -9,7 +9,7 @@ import (
 	"runtime/pprof"
 	"time"
 
-	"k8s.io/klog/v2"
+	"github.com/golang/glog"
 )
 
 // profileName is where a profile of a kind goes: directory, kind, process and time.
@@ -43,10 +43,10 @@ func (p *process) dumpHeap() {
 	var profileErr error
 	err := writeFile(path, func(w io.Writer) { profileErr = pprof.WriteHeapProfile(w) })
 	if err != nil || profileErr != nil {
-		klog.Errorf("heap profile %s: %v %v", path, err, profileErr)
+		glog.Errorf("heap profile %s: %v %v", path, err, profileErr)
 		return
 	}
-	klog.Infof("heap profile written to %s", path)
+	glog.Infof("heap profile written to %s", path)
 }
 
 func writeFile(path string, write func(io.Writer)) error {

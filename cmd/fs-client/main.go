@@ -7,11 +7,8 @@ import (
 	"flag"
 	"os"
 
-	"k8s.io/klog/v2"
-
 	"github.com/farspeak/farspeak/internal/config/agentconfig"
 	"github.com/farspeak/farspeak/internal/config/configpath"
-	"github.com/farspeak/farspeak/internal/daemon/quietlog"
 	"github.com/farspeak/farspeak/internal/daemon/run"
 )
 
@@ -23,12 +20,10 @@ func main() {
 	flag.StringVar(&o.output, "output", outputTable, "`form` of what --status shows: table or json")
 	flag.StringVar(&o.profileDir, "profile_dir", os.TempDir(), "`directory` for profiles and goroutine dumps")
 	flag.BoolVar(&o.stdForward, "std_forward", false, "attach child processes to the agent's own standard streams; for tests")
-	quietlog.Define(flag.CommandLine)
 	p := newProcess(&o)
 	os.Exit(run.Main(run.Program{
 		Name:   "fs-client",
 		About:  "fs-client keeps a machine in touch with its fs-servers and runs the machine's services.",
-		Log:    run.Log{Infof: klog.Infof, Warningf: klog.Warningf, ErrorDepth: klog.ErrorDepth, Flush: klog.Flush},
 		Serve:  p.serve,
 		Hangup: p.hangup,
 	}, os.Args[1:]))

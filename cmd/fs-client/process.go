@@ -7,7 +7,7 @@ import (
 	"os"
 	"time"
 
-	"k8s.io/klog/v2"
+	"github.com/golang/glog"
 
 	"github.com/farspeak/farspeak/internal/agent"
 	"github.com/farspeak/farspeak/internal/daemon/run"
@@ -51,7 +51,7 @@ func (p *process) superviseInstances(ctx context.Context) error {
 			tell(systemd.Stopping(""))
 			return p.exit(err)
 		}
-		klog.Info("reading the configuration again")
+		glog.Info("reading the configuration again")
 	}
 }
 
@@ -64,7 +64,7 @@ func (p *process) runInstance(parent context.Context) (again bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	klog.Infof("fs-client %s starts as client %v", run.ReadBuild(), a.ID())
+	glog.Infof("fs-client %s starts as client %v", run.ReadBuild(), a.ID())
 	done := make(chan error, 1)
 	go func() { done <- a.Run(ctx) }() // waited for below, or given up together with the process
 	tell(systemd.Ready("client " + a.ID().String()))
@@ -87,7 +87,7 @@ func (p *process) runInstance(parent context.Context) (again bool, err error) {
 // tell takes the outcome of a notice to systemd, without which the agent works as well.
 func tell(err error) {
 	if err != nil {
-		klog.Warning(err)
+		glog.Warning(err)
 	}
 }
 

@@ -23,7 +23,6 @@ func main() {
 	os.Exit(run.Main(run.Program{
 		Name:  "fs-server",
 		About: "fs-server terminates the connections of agents and exchanges messages with them.",
-		Log:   run.Log{Infof: glog.Infof, Warningf: glog.Warningf, ErrorDepth: glog.ErrorDepth, Flush: glog.Flush},
 		Serve: func(ctx context.Context) error {
 			if *check {
 				return config.CheckFiles(os.Stdout, *components, *servicesFile, config.ServerPart)

@@ -30,7 +30,7 @@ import (
 	"sync"
 	"time"
 
-	"k8s.io/klog/v2"
+	"github.com/golang/glog"
 
 	"github.com/farspeak/farspeak/internal/agent/service"
 	"github.com/farspeak/farspeak/internal/agent/spool"
@@ -89,7 +89,7 @@ type Agent struct {
 // openState, and if another agent runs on the same state file.
 func New(cfg Config) (*Agent, error) {
 	if cfg.Stalled == nil {
-		cfg.Stalled = func() { klog.Error("the communicator hangs") }
+		cfg.Stalled = func() { glog.Error("the communicator hangs") }
 	}
 	cfg.Link = cfg.Link.withDefaults()
 	if len(cfg.Link.Servers) == 0 {
@@ -192,7 +192,7 @@ func (a *Agent) stop(ctx context.Context, linked <-chan error, linkEnded bool, c
 	case <-a.outbox.idle:
 	case <-farewell.C:
 		left := a.outbox.stats()
-		klog.Warningf("%d messages were not sent any more, of which %d are on disk for the next start", left.Messages, left.Kept.messages)
+		glog.Warningf("%d messages were not sent any more, of which %d are on disk for the next start", left.Messages, left.Kept.messages)
 	case <-linked:
 		cancel()
 		return
@@ -221,7 +221,7 @@ func (a *Agent) stopByForce(ctx context.Context) {
 
 func (a *Agent) closeState() {
 	if err := a.state.close(); err != nil {
-		klog.Errorf("the state is not written: %v", err)
+		glog.Errorf("the state is not written: %v", err)
 	}
 }
 
@@ -229,11 +229,11 @@ func (a *Agent) closeState() {
 func (a *Agent) startServices(ctx context.Context) {
 	installation := Installation{Config: &fspb.ClientServiceConfig{Name: systemService, Factory: "system"}}
 	if err := a.services.start(installation, system{actions{a}}); err != nil {
-		klog.Errorf("service %s: %v", systemService, err) // only after a stop
+		glog.Errorf("service %s: %v", systemService, err) // only after a stop
 	}
 	for _, in := range a.cfg.Services {
 		if err := a.services.install(ctx, in); err != nil {
-			klog.Warningf("service %q of %s is not installed: %v", in.Config.GetName(), in.Origin, err)
+			glog.Warningf("service %q of %s is not installed: %v", in.Config.GetName(), in.Origin, err)
 		}
 	}
 }
@@ -265,7 +265,7 @@ func (a actions) rekey() error {
 	if err != nil {
 		return err
 	}
-	klog.Infof("client %v is client %v from now on", old, fresh.ID)
+	glog.Infof("client %v is client %v from now on", old, fresh.ID)
 	a.reports.announceQuietly() // the acknowledgement that follows has the session end, and the next one begins with it
 	return nil
 }

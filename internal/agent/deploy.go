@@ -5,7 +5,7 @@ import (
 	"errors"
 	"fmt"
 
-	"k8s.io/klog/v2"
+	"github.com/golang/glog"
 
 	fspb "github.com/farspeak/farspeak/proto/fleetspeak"
 )
@@ -59,7 +59,7 @@ func (a actions) installService(ctx context.Context, m *fspb.Message) error {
 	if err := a.cfg.Deployer.Keep(name, signed); err != nil {
 		return fmt.Errorf("service %q runs, and will not at the next start: %w", name, err)
 	}
-	klog.Infof("service %s was installed by the server", name)
+	glog.Infof("service %s was installed by the server", name)
 	return nil
 }
 
@@ -80,6 +80,6 @@ func (a actions) removeService(ctx context.Context, m *fspb.Message) error {
 	if err := a.Remove(ctx, request.Name); err != nil && !errors.Is(err, ErrServiceUnavailable) {
 		return err
 	}
-	klog.Infof("service %s was removed by the server", request.Name)
+	glog.Infof("service %s was removed by the server", request.Name)
 	return nil
 }

@@ -5,7 +5,7 @@ import (
 	"sync"
 	"time"
 
-	"k8s.io/klog/v2"
+	"github.com/golang/glog"
 
 	"github.com/farspeak/farspeak/internal/agent/spool"
 )
@@ -43,14 +43,14 @@ func openKeeper(cfg spool.Config) *keeper {
 	}
 	s, found, err := spool.Open(cfg)
 	if err != nil {
-		klog.Errorf("messages are in memory only, and lost when the agent ends: %v", err)
+		glog.Errorf("messages are in memory only, and lost when the agent ends: %v", err)
 		return nil
 	}
 	for _, path := range found.Aside {
-		klog.Errorf("a segment of the spool was damaged: it is kept as %s, and what is valid in it is sent", path)
+		glog.Errorf("a segment of the spool was damaged: it is kept as %s, and what is valid in it is sent", path)
 	}
 	for _, problem := range found.Problems {
-		klog.Errorf("spool: %v", problem)
+		glog.Errorf("spool: %v", problem)
 	}
 	return &keeper{spool: s, found: found, limit: s.Stats().MaxBytes}
 }
@@ -81,9 +81,9 @@ func (k *keeper) note(err error, now time.Time) {
 	defer k.mu.Unlock()
 	switch {
 	case err == nil && k.failure != nil:
-		klog.Info("the spool works again")
+		glog.Info("the spool works again")
 	case err != nil && k.failure == nil:
-		klog.Errorf("messages are in memory only until the spool works again: %v", err)
+		glog.Errorf("messages are in memory only until the spool works again: %v", err)
 	}
 	k.failure, k.retry = err, time.Time{}
 	if err != nil {
@@ -106,7 +106,7 @@ func (k *keeper) remove(parcels []*parcel) {
 		return
 	}
 	if err := k.spool.Remove(ids...); err != nil {
-		klog.Warningf("%d messages may be sent again after the next start: %v", len(ids), err)
+		glog.Warningf("%d messages may be sent again after the next start: %v", len(ids), err)
 	}
 }
 
@@ -115,7 +115,7 @@ func (k *keeper) close() {
 		return
 	}
 	if err := k.spool.Close(); err != nil {
-		klog.Errorf("spool: %v", err)
+		glog.Errorf("spool: %v", err)
 	}
 }
 
@@ -142,7 +142,7 @@ func (o *outbox) loadLocked(p *parcel) bool {
 	}
 	raw, err := o.keeper.spool.Read(p.seq)
 	if err != nil {
-		klog.Errorf("a message of %d bytes is lost: %v", p.size, err)
+		glog.Errorf("a message of %d bytes is lost: %v", p.size, err)
 		o.dropLocked(p)
 		return false
 	}
@@ -191,7 +191,7 @@ func (o *outbox) replay() {
 	o.keeper.found = nil
 	o.shedLocked()
 	if o.kept.messages > 0 {
-		klog.Infof("%d messages from before are on disk and will be sent", o.kept.messages)
+		glog.Infof("%d messages from before are on disk and will be sent", o.kept.messages)
 		o.wake()
 	}
 }
@@ -209,7 +209,7 @@ func (o *outbox) shedLocked() {
 		}
 	}
 	if len(gone) > 0 {
-		klog.Errorf("the bound of the spool is lower than before: the %d oldest messages of the lowest priorities are dropped", len(gone))
+		glog.Errorf("the bound of the spool is lower than before: the %d oldest messages of the lowest priorities are dropped", len(gone))
 		o.keeper.remove(gone)
 	}
 }

@@ -10,7 +10,7 @@ import (
 	"sync"
 	"time"
 
-	"k8s.io/klog/v2"
+	"github.com/golang/glog"
 )
 
 // LinkConfig says how the agent keeps in touch with its servers.
@@ -127,7 +127,7 @@ func (l *link) leaving() bool {
 
 // noteFailure keeps an error for the status report and logs it.
 func (l *link) noteFailure(p *endpoint, err error) {
-	klog.Warningf("contact with server %s: %v", p.address, err)
+	glog.Warningf("contact with server %s: %v", p.address, err)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.status.LastError, l.status.LastErrorAt = fmt.Sprintf("%s: %v", p.address, err), time.Now()

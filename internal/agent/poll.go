@@ -9,8 +9,8 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/golang/glog"
 	"google.golang.org/protobuf/proto"
-	"k8s.io/klog/v2"
 
 	"github.com/farspeak/farspeak/internal/wire"
 	fspb "github.com/farspeak/farspeak/proto/fleetspeak"
@@ -181,7 +181,7 @@ func (l *link) pollServers(ctx context.Context, id *Identity, body []byte) (*fsp
 		var reply *fspb.ContactData
 		reply, err = l.poll(ctx, p, id, body)
 		if err != nil && l.tryPlain(p, err) {
-			klog.Infof("server %s does not take compressed data, going on without", p.address)
+			glog.Infof("server %s does not take compressed data, going on without", p.address)
 			reply, err = l.poll(ctx, p, id, body)
 		}
 		if err == nil {

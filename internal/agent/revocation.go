@@ -8,8 +8,8 @@ import (
 	"net/url"
 	"time"
 
+	"github.com/golang/glog"
 	"google.golang.org/protobuf/proto"
-	"k8s.io/klog/v2"
 
 	"github.com/farspeak/farspeak/internal/wire"
 	fspb "github.com/farspeak/farspeak/proto/fleetspeak"
@@ -29,7 +29,7 @@ func (l *link) runRevocation(ctx context.Context) {
 	for {
 		latest, err := l.fetchRevoked(ctx, modified)
 		if err != nil && ctx.Err() == nil {
-			klog.Warningf("list of revoked certificates: %v", err)
+			glog.Warningf("list of revoked certificates: %v", err)
 		}
 		wait := revocationRetry
 		if err == nil {
@@ -55,7 +55,7 @@ func (l *link) fetchRevoked(ctx context.Context, modified string) (string, error
 		return modified, fmt.Errorf("decode: %w", err)
 	}
 	if l.state.revoke(list.Serials) {
-		klog.Infof("certificates were revoked, %d are listed", len(list.Serials))
+		glog.Infof("certificates were revoked, %d are listed", len(list.Serials))
 		l.transports.closeIdle()
 		l.recheck()
 	}

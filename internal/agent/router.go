@@ -7,7 +7,7 @@ import (
 	"fmt"
 	"sync"
 
-	"k8s.io/klog/v2"
+	"github.com/golang/glog"
 
 	"github.com/farspeak/farspeak/internal/identity"
 	fspb "github.com/farspeak/farspeak/proto/fleetspeak"
@@ -88,7 +88,7 @@ func (r *router) inboxes() map[string]*inbox {
 func (r *router) deliver(client identity.ClientID, messages []*fspb.Message) {
 	for _, m := range messages {
 		if err := r.deliverOne(client, m); err != nil {
-			klog.Warningf("message %x of type %q for service %q is dropped: %v", m.GetMessageId(), m.GetMessageType(),
+			glog.Warningf("message %x of type %q for service %q is dropped: %v", m.GetMessageId(), m.GetMessageType(),
 				m.GetDestination().GetServiceName(), err)
 		}
 	}
@@ -154,7 +154,7 @@ func (r *router) settle(ctx context.Context, d *delivery, failure error) {
 	if id.IsNil() {
 		r.reports.wake() // the agent may have a new identity, with no acknowledgement to send about it
 		if failure != nil && !errors.Is(failure, errNoOutcome) {
-			klog.Warningf("message of type %q for service %q failed: %v", d.message.MessageType,
+			glog.Warningf("message of type %q for service %q failed: %v", d.message.MessageType,
 				d.message.GetDestination().GetServiceName(), failure)
 		}
 		return
@@ -172,7 +172,7 @@ func (r *router) settle(ctx context.Context, d *delivery, failure error) {
 		err = r.reports.ack(ctx, id)
 	}
 	if err != nil {
-		klog.Warningf("the outcome of message %v is reported when the server repeats it: %v", id, err)
+		glog.Warningf("the outcome of message %v is reported when the server repeats it: %v", id, err)
 	}
 }
 

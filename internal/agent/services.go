@@ -10,7 +10,7 @@ import (
 	"sync"
 	"time"
 
-	"k8s.io/klog/v2"
+	"github.com/golang/glog"
 
 	"github.com/farspeak/farspeak/internal/agent/service"
 	fspb "github.com/farspeak/farspeak/proto/fleetspeak"
@@ -200,7 +200,7 @@ func (s *services) halt(ctx context.Context, r *runningService) {
 		case <-r.done:
 			r.svc.Stop(ctx)
 		case <-ctx.Done():
-			klog.Errorf("service %s does not let go of its message; it is left behind", r.installation.Config.Name)
+			glog.Errorf("service %s does not let go of its message; it is left behind", r.installation.Config.Name)
 		}
 	})
 }

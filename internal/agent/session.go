@@ -10,8 +10,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/golang/glog"
 	"google.golang.org/protobuf/proto"
-	"k8s.io/klog/v2"
 
 	"github.com/farspeak/farspeak/internal/wire"
 	fspb "github.com/farspeak/farspeak/proto/fleetspeak"
@@ -184,7 +184,7 @@ func (s *session) readRest(ctx context.Context, records *wire.RecordReader, head
 	s.link.watchdog.stop()
 	s.link.setLive(s, start)
 	defer s.link.setLive(nil, start)
-	klog.Infof("session with server %s as client %v", s.to.address, s.id.ID)
+	glog.Infof("session with server %s as client %v", s.to.address, s.id.ID)
 	close(s.established)
 
 	err := s.readRecords(records)
@@ -196,7 +196,7 @@ func (s *session) readRest(ctx context.Context, records *wire.RecordReader, head
 	default:
 		end.err = s.explain(ctx, err)
 	}
-	klog.Infof("session with server %s ended after %v (in order: %t)", s.to.address, end.lived.Round(time.Second), end.orderly)
+	glog.Infof("session with server %s ended after %v (in order: %t)", s.to.address, end.lived.Round(time.Second), end.orderly)
 	return end
 }
 

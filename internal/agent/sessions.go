@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"time"
 
-	"k8s.io/klog/v2"
+	"github.com/golang/glog"
 )
 
 // ended says how a session, or the attempt at one, went.
@@ -86,7 +86,7 @@ func (l *link) sessionWith(ctx context.Context, p *endpoint) ended {
 	l.watchdog.reset()
 	end := l.newSession(p).run(ctx)
 	if !end.established && l.tryPlain(p, end.err) {
-		klog.Infof("server %s does not take compressed data, going on without", p.address)
+		glog.Infof("server %s does not take compressed data, going on without", p.address)
 		end = l.newSession(p).run(ctx)
 	}
 	l.watchdog.reset()

@@ -12,8 +12,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/golang/glog"
 	"google.golang.org/protobuf/proto"
-	"k8s.io/klog/v2"
 
 	"github.com/farspeak/farspeak/internal/agent/disk"
 	clientpb "github.com/farspeak/farspeak/proto/fleetspeak/client"
@@ -124,7 +124,7 @@ func (s *state) setAside(now time.Time) error {
 	if err := os.Rename(s.path, aside); err != nil {
 		return fmt.Errorf("state file %s is corrupt and cannot be kept aside: %w", s.path, err)
 	}
-	klog.Errorf("state file %s is corrupt: it is kept as %s, and this machine enrols as a new client", s.path, aside)
+	glog.Errorf("state file %s is corrupt: it is kept as %s, and this machine enrols as a new client", s.path, aside)
 	return nil
 }
 
@@ -148,7 +148,7 @@ func (s *state) rekey() (*Identity, error) {
 	}
 	if err := s.writeLocked(); err != nil {
 		s.flushLaterLocked()
-		klog.Errorf("the state will be written later: %v", err)
+		glog.Errorf("the state will be written later: %v", err)
 	}
 	return s.current, nil
 }
@@ -202,7 +202,7 @@ func (s *state) revoke(serials [][]byte) bool {
 	}
 	if err := s.writeLocked(); err != nil {
 		s.flushLaterLocked()
-		klog.Errorf("the state will be written later: %v", err)
+		glog.Errorf("the state will be written later: %v", err)
 	}
 	return true
 }
@@ -227,7 +227,7 @@ func (s *state) flushLaterLocked() {
 			return
 		}
 		if err := s.writeLocked(); err != nil {
-			klog.Errorf("the state will be written later: %v", err)
+			glog.Errorf("the state will be written later: %v", err)
 			s.flushLaterLocked()
 		}
 	})

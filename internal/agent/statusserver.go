@@ -9,7 +9,7 @@ import (
 	"os"
 	"time"
 
-	"k8s.io/klog/v2"
+	"github.com/golang/glog"
 )
 
 const (
@@ -53,7 +53,7 @@ func (a *Agent) runStatus(ctx context.Context) {
 	}
 	s, err := listenStatus(a.cfg.StatusSocket, a.Status)
 	if err != nil {
-		klog.Warning(err)
+		glog.Warning(err)
 		return
 	}
 	s.run(ctx)
@@ -71,7 +71,7 @@ func (s *statusServer) run(ctx context.Context) {
 			return
 		}
 		if err != nil {
-			klog.Warningf("status socket: %v", err)
+			glog.Warningf("status socket: %v", err)
 			if !pause(ctx, statusTimeout, nil) {
 				return
 			}

@@ -5,8 +5,8 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/golang/glog"
 	"google.golang.org/protobuf/proto"
-	"k8s.io/klog/v2"
 
 	"github.com/farspeak/farspeak/internal/agent/service"
 	fspb "github.com/farspeak/farspeak/proto/fleetspeak"
@@ -61,10 +61,10 @@ func unknownType(m *fspb.Message) error {
 func (s system) die(m *fspb.Message) error {
 	request := &fspb.DieRequest{}
 	if err := unpack(m, request); err != nil {
-		klog.Warningf("a request to die is ignored: %v", err)
+		glog.Warningf("a request to die is ignored: %v", err)
 		return errNoOutcome
 	}
-	klog.Infof("told to die (force: %t)", request.Force)
+	glog.Infof("told to die (force: %t)", request.Force)
 	s.actions.die(request.Force)
 	return errNoOutcome
 }

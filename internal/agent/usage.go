@@ -6,7 +6,7 @@ import (
 	"os"
 	"time"
 
-	"k8s.io/klog/v2"
+	"github.com/golang/glog"
 
 	"github.com/farspeak/farspeak/internal/agent/monitor"
 	monitoringpb "github.com/farspeak/farspeak/proto/fleetspeak/monitoring"
@@ -37,7 +37,7 @@ func (a *Agent) runUsage(ctx context.Context) {
 			ctx, cancel := context.WithTimeout(ctx, reportPatience)
 			defer cancel()
 			if err := own.Report(ctx, typeResourceUsage, data); err != nil {
-				klog.Warningf("resource usage is not reported: %v", err)
+				glog.Warningf("resource usage is not reported: %v", err)
 			}
 		},
 	}).Run(ctx)

@@ -191,22 +191,15 @@ var linked = []struct {
 		why: "the agent runs on other people's machines: what it does not need it must not carry",
 	},
 	{
-		of:  []string{"internal/agent/...", "cmd/fs-client"},
-		not: []string{"github.com/golang/glog"},
-		why: "glog wakes its process twice a minute; the agent has internal/daemon/quietlog",
-	},
-	{
-		of: []string{"sdk/service"},
-		not: []string{
-			"google.golang.org/grpc/...", "github.com/golang/glog", "k8s.io/klog/...", "github.com/prometheus/...", "net/http", "internal/wire",
-		},
+		of:  []string{"sdk/service"},
+		not: []string{"google.golang.org/grpc/...", "github.com/golang/glog", "github.com/prometheus/...", "net/http", "internal/wire"},
 		why: "it becomes part of other people's services: protobuf and the local protocol are enough",
 	},
 	{
 		of: []string{
 			"internal/wire", "internal/channel", "internal/identity", "internal/store", "internal/store/sqlbase", "internal/batch",
 		},
-		not: []string{"github.com/golang/glog", "k8s.io/klog/..."},
+		not: []string{"github.com/golang/glog"},
 		why: "they return errors and leave it to the edges what to log",
 	},
 	{

@@ -6,7 +6,7 @@ import (
 	"slices"
 	"time"
 
-	"k8s.io/klog/v2"
+	"github.com/golang/glog"
 
 	fspb "github.com/farspeak/farspeak/proto/fleetspeak"
 	daemonpb "github.com/farspeak/farspeak/proto/fleetspeak/daemonservice"
@@ -71,7 +71,7 @@ func (d *daemon) Stop(ctx context.Context) {
 	select {
 	case <-d.done:
 	case <-ctx.Done():
-		klog.Errorf("service %s: the process does not end", d.name)
+		glog.Errorf("service %s: the process does not end", d.name)
 	}
 }
 
@@ -122,16 +122,16 @@ func (d *daemon) live(ctx context.Context, messages []*handover) (left []*handov
 	c, err := d.startChild(messages)
 	if err != nil {
 		d.state.fail(err)
-		klog.Errorf("service %s: the process does not start: %v", d.name, err)
+		glog.Errorf("service %s: the process does not start: %v", d.name, err)
 		return messages
 	}
 	d.state.started(c.pid())
-	klog.Infof("service %s: process %d is started", d.name, c.pid())
+	glog.Infof("service %s: process %d is started", d.name, c.pid())
 	left, dropped, cause := c.run(ctx)
 	d.state.ended(cause, ctx.Err() != nil || errors.Is(cause, errIdle))
-	klog.Infof("service %s: process %d has ended after %v: %v", d.name, c.pid(), time.Since(c.started).Round(time.Millisecond), cause)
+	glog.Infof("service %s: process %d has ended after %v: %v", d.name, c.pid(), time.Since(c.started).Round(time.Millisecond), cause)
 	if dropped > 0 {
-		klog.Errorf("service %s: %d messages are dropped, processes ended again and again while they read them", d.name, dropped)
+		glog.Errorf("service %s: %d messages are dropped, processes ended again and again while they read them", d.name, dropped)
 	}
 	return left
 }
@@ -140,6 +140,6 @@ func (d *daemon) live(ctx context.Context, messages []*handover) (left []*handov
 func (d *daemon) countLost(left []*handover) {
 	lost := len(slices.DeleteFunc(left, func(h *handover) bool { return !h.isSettled() }))
 	if lost > 0 {
-		klog.Errorf("service %s: the process left %d messages unread", d.name, lost)
+		glog.Errorf("service %s: the process left %d messages unread", d.name, lost)
 	}
 }

@@ -5,8 +5,8 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/golang/glog"
 	"google.golang.org/protobuf/types/known/durationpb"
-	"k8s.io/klog/v2"
 
 	daemonpb "github.com/farspeak/farspeak/proto/fleetspeak/daemonservice"
 )
@@ -87,7 +87,7 @@ func readOutputSettings(name string, p *daemonpb.Config_StdParams) *outputSettin
 		return nil
 	}
 	if p.ServiceName == "" {
-		klog.Warningf("service %s: std_params name no service, the output is not forwarded", name)
+		glog.Warningf("service %s: std_params name no service, the output is not forwarded", name)
 		return nil
 	}
 	o := &outputSettings{service: p.ServiceName, bytes: int(p.FlushBytes), age: time.Duration(p.FlushTimeSeconds) * time.Second}

@@ -5,7 +5,7 @@ import (
 	"sync"
 	"time"
 
-	"k8s.io/klog/v2"
+	"github.com/golang/glog"
 )
 
 // dropLogPeriod is how often at most the log tells of a process whose messages are of no use.
@@ -28,7 +28,7 @@ func (l *dropLog) note(format string, args ...any) {
 	if time.Since(l.last) < dropLogPeriod {
 		return
 	}
-	klog.Warningf("service %s: %d messages of the process are dropped, the last one because %s", l.service, l.dropped,
+	glog.Warningf("service %s: %d messages of the process are dropped, the last one because %s", l.service, l.dropped,
 		fmt.Sprintf(format, args...))
 	l.last, l.dropped = time.Now(), 0
 }

@@ -7,7 +7,7 @@ import (
 	"net"
 	"time"
 
-	"k8s.io/klog/v2"
+	"github.com/golang/glog"
 
 	fspb "github.com/farspeak/farspeak/proto/fleetspeak"
 	socketpb "github.com/farspeak/farspeak/proto/fleetspeak/socketservice"
@@ -88,7 +88,7 @@ func (s *socket) Stop(ctx context.Context) {
 	select {
 	case <-s.done:
 	case <-ctx.Done():
-		klog.Errorf("service %s: the connection does not end", s.name)
+		glog.Errorf("service %s: the connection does not end", s.name)
 	}
 }
 
@@ -109,7 +109,7 @@ func (s *socket) serve(ctx context.Context) {
 		case ctx.Err() != nil:
 			return
 		default:
-			klog.Errorf("service %s: no connection can be accepted: %v", s.name, err)
+			glog.Errorf("service %s: no connection can be accepted: %v", s.name, err)
 			s.state.fail(err)
 			pause(ctx.Done(), acceptRetry)
 		}
@@ -119,11 +119,11 @@ func (s *socket) serve(ctx context.Context) {
 // talk sees one connection through to its end. It returns the message that the process did not get any more.
 func (s *socket) talk(ctx context.Context, conn net.Conn, first *handover) (left *handover) {
 	s.state.starting()
-	klog.V(1).Infof("service %s: a process has connected", s.name)
+	glog.V(1).Infof("service %s: a process has connected", s.name)
 	left, err := newConnection(s, conn).run(ctx, first)
 	s.state.ended(err, ctx.Err() != nil)
 	if err != nil && ctx.Err() == nil {
-		klog.Warningf("service %s: the connection ended: %v", s.name, err)
+		glog.Warningf("service %s: the connection ended: %v", s.name, err)
 	}
 	return left
 }

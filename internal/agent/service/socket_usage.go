@@ -4,7 +4,7 @@ import (
 	"context"
 	"sync"
 
-	"k8s.io/klog/v2"
+	"github.com/golang/glog"
 
 	"github.com/farspeak/farspeak/internal/agent/monitor"
 	monitoringpb "github.com/farspeak/farspeak/proto/fleetspeak/monitoring"
@@ -22,7 +22,7 @@ func (u *usageReports) start(ctx context.Context, s *socket, pid int, version st
 	u.stop()
 	started, err := monitor.StartTime(pid)
 	if err != nil {
-		klog.Warningf("service %s: process %d, as it calls itself, is not measured: %v", s.name, pid, err)
+		glog.Warningf("service %s: process %d, as it calls itself, is not measured: %v", s.name, pid, err)
 		return
 	}
 	ctx, u.cancel = context.WithCancel(ctx)

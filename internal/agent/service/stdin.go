@@ -7,9 +7,9 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/golang/glog"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/timestamppb"
-	"k8s.io/klog/v2"
 
 	fspb "github.com/farspeak/farspeak/proto/fleetspeak"
 	stdinpb "github.com/farspeak/farspeak/proto/fleetspeak/stdinservice"
@@ -103,9 +103,9 @@ func (s *stdin) log(c *command, err error) {
 		return
 	}
 	if level == stdinpb.LogLevel_LOG_LEVEL_ALL {
-		klog.Infof("service %s: stdout of %s: %q", s.name, s.config.Cmd, head(&c.stdout))
+		glog.Infof("service %s: stdout of %s: %q", s.name, s.config.Cmd, head(&c.stdout))
 	}
-	klog.Infof("service %s: stderr of %s: %q (error: %v)", s.name, s.config.Cmd, head(&c.stderr), err)
+	glog.Infof("service %s: stderr of %s: %q (error: %v)", s.name, s.config.Cmd, head(&c.stderr), err)
 }
 
 func head(b *bytes.Buffer) []byte { return b.Bytes()[:min(b.Len(), maxLoggedOutput)] }

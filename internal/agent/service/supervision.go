@@ -5,8 +5,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/golang/glog"
 	"google.golang.org/protobuf/types/known/timestamppb"
-	"k8s.io/klog/v2"
 
 	"github.com/farspeak/farspeak/internal/agent/monitor"
 	monitoringpb "github.com/farspeak/farspeak/proto/fleetspeak/monitoring"
@@ -87,7 +87,7 @@ func (s *supervised) kill(ctx context.Context, reason monitoringpb.KillNotificat
 	if ctx.Err() != nil {
 		return // the process has ended meanwhile
 	}
-	klog.Warningf("service %s: process %d is killed: %v", s.name, s.pid, reason)
+	glog.Warningf("service %s: process %d is killed: %v", s.name, s.pid, reason)
 	notice := s.notice(reason)
 	if !s.notified {
 		s.notified = s.notify(notice, killNoticeWait) == nil
@@ -99,7 +99,7 @@ func (s *supervised) kill(ctx context.Context, reason monitoringpb.KillNotificat
 	if !s.notified {
 		s.notified = true
 		if err := s.notify(notice, reportPatience); err != nil {
-			klog.Warningf("service %s: the kill is not reported: %v", s.name, err)
+			glog.Warningf("service %s: the kill is not reported: %v", s.name, err)
 		}
 	}
 }

@@ -4,8 +4,8 @@ import (
 	"context"
 	"time"
 
+	"github.com/golang/glog"
 	"google.golang.org/protobuf/types/known/timestamppb"
-	"k8s.io/klog/v2"
 
 	monitoringpb "github.com/farspeak/farspeak/proto/fleetspeak/monitoring"
 )
@@ -20,7 +20,7 @@ func reportUsage(ctx context.Context, name string, host Host, data *monitoringpb
 	stop := context.AfterFunc(ctx, func() { time.AfterFunc(farewell, cancel) })
 	defer stop()
 	if err := host.Report(wait, usageType, data); err != nil {
-		klog.Warningf("service %s: resource usage is not reported: %v", name, err)
+		glog.Warningf("service %s: resource usage is not reported: %v", name, err)
 	}
 }
 

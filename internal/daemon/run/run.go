@@ -3,8 +3,8 @@
 //
 //	func main() { os.Exit(run.Main(program, os.Args[1:])) }
 //
-// It imports no logging library: the endpoint's agent has another one than the servers, see package quietlog. Nothing here
-// ends the process: the exit code is returned to main, also when a second signal asks to leave at once.
+// It imports only glog, since the endpoint's agent links it. Nothing here ends the process: the exit code is returned to
+// main, also when a second signal asks to leave at once.
 package run
 
 import (
@@ -14,6 +14,8 @@ import (
 	"os/signal"
 	"syscall"
 	"time"
+
+	"github.com/golang/glog"
 )
 
 // flushTimeout bounds writing out the log at the end: a full disk must not keep a daemon from ending.
@@ -35,33 +37,6 @@ type Program struct {
 	// Hangup is called, one call at a time, for each SIGHUP that arrives while Serve runs; signals in quick succession may
 	// come as one. It has to return soon after the context is cancelled. When nil, SIGHUP is ignored.
 	Hangup func(ctx context.Context)
-
-	// Log is where the process tells of its life. What is nil in it tells nothing.
-	Log Log
-}
-
-// Log is a logging library, by its functions.
-type Log struct {
-	Infof, Warningf func(format string, args ...any)
-	ErrorDepth      func(depth int, args ...any)
-	Flush           func()
-}
-
-func (l Log) withDefaults() Log {
-	quiet := func(string, ...any) {}
-	if l.Infof == nil {
-		l.Infof = quiet
-	}
-	if l.Warningf == nil {
-		l.Warningf = quiet
-	}
-	if l.ErrorDepth == nil {
-		l.ErrorDepth = func(int, ...any) {}
-	}
-	if l.Flush == nil {
-		l.Flush = func() {}
-	}
-	return l
 }
 
 // Main parses the command line and runs the program. It returns the exit code.
@@ -76,8 +51,7 @@ func Main(p Program, args []string) int {
 // that WithCode put into it. SIGINT and SIGTERM cancel Serve's context; a context.Canceled that comes back then is no
 // error. A second one makes Run return 1 at once, with Serve still running.
 func Run(p Program) int {
-	log := p.Log.withDefaults()
-	defer log.flush()
+	defer flush()
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
 	defer signal.Stop(signals)
@@ -92,14 +66,14 @@ func Run(p Program) int {
 		select {
 		case err := <-done:
 			endHangup()
-			return log.exitCode(err, stopping)
+			return exitCode(err, stopping)
 		case s := <-signals:
 			if stopping {
-				log.Warningf("second signal (%v): leaving at once", s)
+				glog.Warningf("second signal (%v): leaving at once", s)
 				return codeFailed
 			}
 			stopping = true
-			log.Infof("%v: stopping", s)
+			glog.Infof("%v: stopping", s)
 			cancel()
 		}
 	}
@@ -145,11 +119,11 @@ func (e *codeError) Unwrap() error { return e.err }
 // WithCode wraps err so that Run returns this code. The error is logged as any other, for code 0 too.
 func WithCode(code int, err error) error { return &codeError{code, err} }
 
-func (l Log) exitCode(err error, stopping bool) int {
+func exitCode(err error, stopping bool) int {
 	if err == nil || stopping && errors.Is(err, context.Canceled) {
 		return codeOK
 	}
-	l.ErrorDepth(1, err.Error())
+	glog.ErrorDepth(1, err.Error())
 	if e, ok := errors.AsType[*codeError](err); ok {
 		return e.code
 	}
@@ -157,10 +131,10 @@ func (l Log) exitCode(err error, stopping bool) int {
 }
 
 // flush writes out the log, within bounds.
-func (l Log) flush() {
+func flush() {
 	done := make(chan struct{})
-	go func() { // given up together with the process
-		l.Flush()
+	go func() {
+		glog.Flush()
 		close(done)
 	}()
 	select {

@@ -12,8 +12,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/golang/glog"
-
 	"github.com/farspeak/farspeak/internal/daemon/run"
 )
 
@@ -22,9 +20,7 @@ const childVariable = "FARSPEAK_TEST_CHILD"
 
 func TestMain(m *testing.M) {
 	if kind := os.Getenv(childVariable); kind != "" {
-		child := children[kind]
-		child.Log = run.Log{Infof: glog.Infof, Warningf: glog.Warningf, ErrorDepth: glog.ErrorDepth, Flush: glog.Flush}
-		os.Exit(run.Main(child, os.Args[1:]))
+		os.Exit(run.Main(children[kind], os.Args[1:]))
 	}
 	os.Exit(m.Run())
 }
