@@ -96,7 +96,7 @@ func FuzzSignature(f *testing.F) {
 		if len(certificate) > 0 {
 			signature.Certificate = [][]byte{certificate}
 		}
-		valid, err := clientcert.Verify(contact, signature)
+		valid, err := verify(contact, signature)
 		if valid && (err != nil || algorithm < 3 || algorithm > 15 || bytes.Equal(bytesOf, nil)) {
 			t.Errorf("valid with algorithm %d, error %v", algorithm, err)
 		}

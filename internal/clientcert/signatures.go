@@ -1,6 +1,7 @@
 package clientcert
 
 import (
+	"crypto/rsa"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -8,11 +9,16 @@ import (
 	fspb "github.com/farspeak/farspeak/proto/fleetspeak"
 )
 
-// MaxSignatures is how many signatures a contact may carry, and maxChain how many certificates one of them. The standard
-// agent sends none; each costs a hash of the whole contact.
+// Bounds of the signatures of a contact. The standard agent sends none.
 const (
+	// MaxSignatures is how many a contact may carry, and maxChain how many certificates one of them.
 	MaxSignatures = 16
 	maxChain      = 16
+	// maxCertificate bounds one certificate in bytes: parsed, a hostile one takes many times its size.
+	maxCertificate = 64 << 10
+	// maxRSABits bounds the key of a signature that is checked, as crypto/tls does: the work grows with the square of the
+	// size, and a key that fills a certificate keeps a core busy for seconds. crypto/rsa bounds the exponent, by 31 bits.
+	maxRSABits = 8192
 )
 
 // ErrSignature says that the signatures of a contact cannot be checked at all, which fails the contact.
@@ -22,44 +28,62 @@ var ErrSignature = errors.New("malformed contact signature")
 // 15 (RSA-PSS with SHA-512); Ed25519, which came later there, is not among them.
 const lastAlgorithm = x509.SHA512WithRSAPSS
 
-// VerifyAll checks the signatures of a contact, and tells for each whether it is valid. Too many of them, and those that
-// Verify fails on, are ErrSignature.
-func VerifyAll(contactData []byte, signatures []*fspb.Signature) (valid []bool, err error) {
+// Signature is one signature of a contact, parsed and not checked: a check costs a hash of the whole contact and work
+// with a key that the peer chose, so only who needs its outcome asks for it.
+type Signature struct {
+	signer    *x509.Certificate // nil without certificates
+	algorithm x509.SignatureAlgorithm
+	bytes     []byte
+}
+
+// ParseSignatures parses the signatures of a contact. Too many of them, and certificates that are too many, too large or
+// cannot be parsed, are ErrSignature.
+func ParseSignatures(signatures []*fspb.Signature) ([]Signature, error) {
 	if len(signatures) > MaxSignatures {
 		return nil, fmt.Errorf("%w: %d signatures, at most %d are allowed", ErrSignature, len(signatures), MaxSignatures)
 	}
-	valid = make([]bool, len(signatures))
+	parsed := make([]Signature, len(signatures))
 	for i, signature := range signatures {
-		if valid[i], err = Verify(contactData, signature); err != nil {
+		signer, err := parseChain(signature.GetCertificate())
+		if err != nil {
 			return nil, err
 		}
+		parsed[i] = Signature{signer, x509.SignatureAlgorithm(signature.GetAlgorithm()), signature.GetSignature()}
 	}
-	return valid, nil
+	return parsed, nil
 }
 
-// Verify checks a signature over contactData with the key of the first of its certificates. Whether that certificate means
-// anything is for an authorizer to say.
-//
-// A wrong signature, an unknown algorithm and an empty list of certificates (G-01) are no errors but not valid. MD2, MD5
-// and DSA are never valid. A certificate that cannot be parsed is ErrSignature.
-func Verify(contactData []byte, signature *fspb.Signature) (valid bool, err error) {
-	chain := signature.GetCertificate()
+// parseChain returns the first certificate, which is the signer's. The others only have to be certificates.
+func parseChain(chain [][]byte) (signer *x509.Certificate, err error) {
 	if len(chain) > maxChain {
-		return false, fmt.Errorf("%w: %d certificates, at most %d are allowed", ErrSignature, len(chain), maxChain)
+		return nil, fmt.Errorf("%w: %d certificates, at most %d are allowed", ErrSignature, len(chain), maxChain)
 	}
-	var signer *x509.Certificate
 	for i, der := range chain {
+		if len(der) > maxCertificate {
+			return nil, fmt.Errorf("%w: certificate %d has %d bytes, at most %d are allowed", ErrSignature, i, len(der), maxCertificate)
+		}
 		certificate, err := x509.ParseCertificate(der)
 		if err != nil {
-			return false, fmt.Errorf("%w: certificate %d: %w", ErrSignature, i, err)
+			return nil, fmt.Errorf("%w: certificate %d: %w", ErrSignature, i, err)
 		}
 		if i == 0 {
 			signer = certificate
 		}
 	}
-	algorithm := x509.SignatureAlgorithm(signature.GetAlgorithm())
-	if signer == nil || algorithm <= x509.UnknownSignatureAlgorithm || algorithm > lastAlgorithm {
-		return false, nil
+	return signer, nil
+}
+
+// Valid checks the signature over contactData with the key of the first of its certificates. Whether that certificate means
+// anything is for an authorizer to say.
+//
+// An unknown algorithm, an empty list of certificates (G-01) and an RSA key of more than 8192 bits are never valid, nor are
+// MD2, MD5 and DSA.
+func (s Signature) Valid(contactData []byte) bool {
+	if s.signer == nil || s.algorithm <= x509.UnknownSignatureAlgorithm || s.algorithm > lastAlgorithm {
+		return false
 	}
-	return signer.CheckSignature(algorithm, contactData, signature.GetSignature()) == nil, nil
+	if key, ok := s.signer.PublicKey.(*rsa.PublicKey); ok && key.N.BitLen() > maxRSABits {
+		return false
+	}
+	return s.signer.CheckSignature(s.algorithm, contactData, s.bytes) == nil
 }

@@ -72,8 +72,8 @@ func (s *Server) decode(body []byte, admitted func(labels []string) bool) (rec r
 	if !admitted(wrapped.ClientLabels) {
 		return rec, refuse(http.StatusServiceUnavailable, "not_authorized", "not authorized")
 	}
-	// Validity is an input of an authorizer that asks for it; the built-in one does not.
-	if _, err := clientcert.VerifyAll(wrapped.ContactData, wrapped.Signatures); err != nil {
+	// Whether they are valid is for an authorizer that asks; the built-in one does not, so nothing is spent on it (G-01).
+	if _, err := clientcert.ParseSignatures(wrapped.Signatures); err != nil {
 		return rec, failedPeer("signature", err.Error())
 	}
 	if count := countField(wrapped.ContactData, messagesField); count > wire.MaxMessagesPerRecord {
