@@ -31,7 +31,7 @@ const (
 // schedule says when to poll next.
 type schedule struct {
 	cfg          LinkConfig
-	last         time.Time // poll; zero before the first
+	last         time.Time // good poll; zero when there was none, or when a poll has failed since
 	lastActivity time.Time // poll that sent a message of the foreground or received one; zero if there was none
 }
 
@@ -68,15 +68,15 @@ func (l *link) runPolls(ctx context.Context) error {
 			return nil
 		}
 		now := time.Now()
-		plan.last = now
 		if err == nil {
 			failures.Reset()
-			lastGood = now
+			plan.last, lastGood = now, now
 			if active {
 				plan.lastActivity = now
 			}
 			continue
 		}
+		plan.last = time.Time{} // the wait after a failure is all there is to wait for
 		if silent := now.Sub(lastGood); !lastGood.IsZero() && silent > l.cfg.LonelyLimit {
 			return fmt.Errorf("%w: %v", ErrLonely, silent.Round(time.Second))
 		}

@@ -83,6 +83,27 @@ func TestFailedPollIsSentAgain(t *testing.T) {
 	}
 }
 
+// After a failure the next poll comes with the wait for failures, however long the waits of good times are.
+func TestFailedPollDoesNotWaitForTheSchedule(t *testing.T) {
+	t.Parallel()
+	s := newFakeServer(t)
+	s.setRefuse(func(w http.ResponseWriter, r *http.Request) bool {
+		if r.URL.Path != "/message" || len(s.requests("/message")) > 2 {
+			return false
+		}
+		http.Error(w, "Server not ready.", http.StatusInternalServerError)
+		return true
+	})
+	start(t, s, func(c *agent.Config) {
+		polling(c)
+		c.Link.MaxPollDelay, c.Link.MaxBufferDelay = time.Hour, time.Hour
+	})
+	s.nextPoll().answer <- &fspb.ContactData{}
+	if got := len(s.requests("/message")); got != 3 {
+		t.Errorf("%d polls, want 3", got)
+	}
+}
+
 func TestPolledRekey(t *testing.T) {
 	t.Parallel()
 	s := newFakeServer(t)

@@ -188,6 +188,7 @@ func TestPollSchedule(t *testing.T) {
 		low, high time.Duration
 	}{
 		{"first", schedule{}, outboxStats{}, 0, 0},
+		{"after a failure", schedule{lastActivity: now.Add(-time.Hour)}, outboxStats{}, 0, 0},
 		{"idle", schedule{last: now}, outboxStats{}, 5 * time.Minute, 450 * time.Second},
 		{"active just now", schedule{last: now, lastActivity: now}, outboxStats{}, 200 * time.Millisecond, 200 * time.Millisecond},
 		{"active a minute ago", schedule{last: now, lastActivity: now.Add(-time.Minute)}, outboxStats{}, 6200 * time.Millisecond, 6200 * time.Millisecond},
