@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"path/filepath"
 
 	"github.com/golang/glog"
@@ -23,10 +22,7 @@ func newAgent(o *options, stalled func(kind string)) (*agent.Agent, error) {
 	for _, warning := range file.Warnings {
 		glog.Warning(warning)
 	}
-	cfg, err := agentConfig(file)
-	if err != nil {
-		return nil, err
-	}
+	cfg := agentConfig(file)
 	kind := "polling"
 	if file.Streaming {
 		kind = "streaming"
@@ -39,10 +35,7 @@ func newAgent(o *options, stalled func(kind string)) (*agent.Agent, error) {
 }
 
 // agentConfig maps the files onto the agent's configuration.
-func agentConfig(file *agentconfig.Config) (agent.Config, error) {
-	if file.RegistryKey != "" {
-		return agent.Config{}, errors.New("registry_handler: this build keeps its state in files only, use filesystem_handler")
-	}
+func agentConfig(file *agentconfig.Config) agent.Config {
 	communicator, err := agentconfig.ReadCommunicator(file.Directory)
 	if err != nil {
 		glog.Warningf("%v; the defaults are used", err)
@@ -59,7 +52,7 @@ func agentConfig(file *agentconfig.Config) (agent.Config, error) {
 	if key := file.Settings.DeploymentKey; key != nil {
 		cfg.Deployer = &deployer{key: key, directory: filepath.Join(file.Directory, agentconfig.SignedServices)}
 	}
-	return cfg, nil
+	return cfg
 }
 
 func spoolConfig(s agentconfig.Settings) spool.Config {

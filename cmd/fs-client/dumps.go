@@ -20,7 +20,7 @@ func (p *process) profileName(kind string) string {
 
 // stallName makes a file for the goroutines of a hanging communicator.
 func (p *process) stallName(kind string) (string, error) {
-	f, err := os.CreateTemp("", "fleetspeak-"+kind+"-traces-*")
+	f, err := os.CreateTemp(dumpDirectory, "fleetspeak-"+kind+"-traces-*")
 	if err != nil {
 		return "", err
 	}

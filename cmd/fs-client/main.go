@@ -18,7 +18,7 @@ func main() {
 	flag.BoolVar(&o.check, "check_config", false, "check the configuration and the files of its directory, and exit")
 	flag.BoolVar(&o.status, "status", false, "show what the running agent of the configuration file does, and exit")
 	flag.StringVar(&o.output, "output", outputTable, "`form` of what --status shows: table or json")
-	flag.StringVar(&o.profileDir, "profile_dir", os.TempDir(), "`directory` for profiles and goroutine dumps")
+	flag.StringVar(&o.profileDir, "profile_dir", dumpDirectory, "`directory` for profiles and goroutine dumps")
 	flag.BoolVar(&o.stdForward, "std_forward", false, "attach child processes to the agent's own standard streams; for tests")
 	p := newProcess(&o)
 	os.Exit(run.Main(run.Program{

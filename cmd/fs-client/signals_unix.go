@@ -8,6 +8,9 @@ import (
 	"syscall"
 )
 
+// dumpDirectory is where dumps go unless a flag says otherwise. Operators look for them there, whatever TMPDIR is.
+const dumpDirectory = "/tmp"
+
 // watchProfileSignal writes a heap profile for each SIGUSR1, until the function that it returns is called.
 func (p *process) watchProfileSignal() (stop func()) {
 	signals, quit, done := make(chan os.Signal, 1), make(chan struct{}), make(chan struct{})

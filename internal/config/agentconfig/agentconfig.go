@@ -26,9 +26,8 @@ type Config struct {
 	TrustedCerts      *x509.CertPool
 	Servers           []string // host:port, in the order to try them; at least one
 	Labels            []string // architecture, operating system, then the configured ones
-	Directory         string   // with communicator.txt and the services; empty with RegistryKey
+	Directory         string   // with communicator.txt and the services
 	StateFile         string   // empty: the identity is lost at the end
-	RegistryKey       string   // Windows only
 	Streaming         bool     // sessions rather than polls
 	Proxy             *url.URL // nil: by the environment
 	CertificateHeader string   // header to send the own certificate in; empty: none
@@ -68,7 +67,7 @@ func parse(path string, text []byte, goos string) (*Config, textpb.Problems) {
 	if h := c.CertificateHeader; h != "" && !netname.IsHeader(h) {
 		r.Error("client_certificate_header", "not the name of an HTTP header", "use letters, digits and dashes")
 	}
-	c.persistence(r, &pb, goos)
+	c.persistence(r, &pb)
 	c.Settings = settings(r, pb.GetFarspeak(), c.StateFile)
 	return c, textpb.Join(doc.Faults(), r.Problems())
 }
@@ -143,7 +142,7 @@ func proxy(r *textpb.Report, value string) *url.URL {
 	return u
 }
 
-func (c *Config) persistence(r *textpb.Report, pb *genericpb.Config, goos string) {
+func (c *Config) persistence(r *textpb.Report, pb *genericpb.Config) {
 	switch h := pb.GetPersistenceHandler().(type) {
 	case *genericpb.Config_FilesystemHandler:
 		c.Directory, c.StateFile = h.FilesystemHandler.GetConfigurationDirectory(), h.FilesystemHandler.GetStateFile()
@@ -154,14 +153,8 @@ func (c *Config) persistence(r *textpb.Report, pb *genericpb.Config, goos string
 		}
 		checkDirectory(r, "filesystem_handler.state_file", filepath.Dir(c.StateFile))
 	case *genericpb.Config_RegistryHandler:
-		c.RegistryKey = h.RegistryHandler.GetConfigurationKey()
-		switch {
-		case goos != "windows":
-			r.Error("registry_handler", "only for Windows", "use filesystem_handler")
-		case !strings.HasPrefix(c.RegistryKey, `HKEY_LOCAL_MACHINE\`):
-			r.Error("registry_handler.configuration_key", `does not begin with HKEY_LOCAL_MACHINE\`,
-				`write for example "HKEY_LOCAL_MACHINE\\SOFTWARE\\FleetspeakClient"`)
-		}
+		r.Error("registry_handler", "this agent keeps nothing in the registry",
+			"use filesystem_handler; the value writeback of the key is the content of a state file, so that the client stays the same")
 	default:
 		r.Error("filesystem_handler", "absent", `add filesystem_handler { configuration_directory: "..." state_file: "..." }`)
 	}

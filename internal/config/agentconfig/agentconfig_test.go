@@ -113,11 +113,10 @@ func TestBrokenRules(t *testing.T) {
 		{"header", head + "client_certificate_header: 'a:'" + tail, "linux", []string{
 			`3:1: client_certificate_header: not the name of an HTTP header; use letters, digits and dashes`}},
 		{"two handlers", head + "registry_handler {}" + tail, "linux", []string{
-			`3:1: registry_handler: only for Windows; use filesystem_handler`,
+			`3:1: registry_handler: this agent keeps nothing in the registry; use filesystem_handler; the value writeback of the key is the content of a state file, so that the client stays the same`,
 			`4:1: filesystem_handler: excluded by registry_handler, first on line 3; keep one of the fields of persistence_handler`}},
-		{"registry on Windows", head + `registry_handler { configuration_key: "HKEY_LOCAL_MACHINE\\SOFTWARE\\FleetspeakClient" }`, "windows", nil},
-		{"registry root", head + "registry_handler {\nconfiguration_key: 'HKLM' }", "windows", []string{
-			`4:1: registry_handler.configuration_key: does not begin with HKEY_LOCAL_MACHINE\; write for example "HKEY_LOCAL_MACHINE\\SOFTWARE\\FleetspeakClient"`}},
+		{"registry on Windows", head + `registry_handler { configuration_key: "HKEY_LOCAL_MACHINE\\SOFTWARE\\FleetspeakClient" }`, "windows", []string{
+			`3:1: registry_handler: this agent keeps nothing in the registry; use filesystem_handler; the value writeback of the key is the content of a state file, so that the client stays the same`}},
 		{"empty handler", head + "filesystem_handler {}", "linux", []string{
 			`3:1: filesystem_handler.configuration_directory: absent; write for example "/etc/farspeak"`,
 			`3:1: warning: filesystem_handler.state_file: absent: every start makes a new client; name a file that survives reboots`}},
@@ -286,7 +285,7 @@ func FuzzClientConfig(f *testing.F) {
 				t.Errorf("incomplete: %+v", p)
 			}
 		}
-		if problems.Err() == nil && (len(c.Servers) == 0 || len(c.Labels) < 2 || (c.Directory == "") == (c.RegistryKey == "")) {
+		if problems.Err() == nil && (len(c.Servers) == 0 || len(c.Labels) < 2 || c.Directory == "") {
 			t.Errorf("accepted: %+v", c)
 		}
 	})
