@@ -13,7 +13,8 @@
 //   - The receiving side never blocks on a service. Every queue has a bound; a full outbox holds back the sender.
 //   - Where there is a disk to keep it on, a message that was handed over survives the end of the process, whatever ends it.
 //   - Every way to stop has a deadline.
-//   - At rest the agent has a few goroutines blocked, one of them in a read, and no timer faster than a minute.
+//   - At rest the agent has a few goroutines blocked, one of them in a read, and no timer faster than a minute but
+//     glog's, of 30 s.
 //
 // # Who owns what
 //
