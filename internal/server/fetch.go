@@ -62,7 +62,7 @@ func (n *session) beginFetch(turn uint64) (store.DueRequest, bool) {
 		return store.DueRequest{}, false
 	}
 	request, ok := dueRequest(n.id, &n.tokens)
-	n.starved = request.Services != nil
+	n.asked, n.starved = request.Services, false
 	return request, ok
 }
 

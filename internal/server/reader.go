@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/farspeak/farspeak/internal/wire"
@@ -134,21 +135,34 @@ func (n *session) takeRecord(raw *wire.Record) (tookKey bool, err error) {
 	return tookKey, nil
 }
 
-// addTokens returns tokens to the session, and looks for messages that waited for them. The mark is set whenever something
-// may wait, not only when a count rises from zero: messages that arrived between a read and its accounting would be
-// forgotten otherwise.
+// addTokens returns tokens to the session, and looks for messages that waited for them: those that the last fetch left
+// behind, and those of services that it did not ask for. That a count was zero says nothing: messages that arrived between a
+// read and its accounting would be forgotten.
 func (n *session) addTokens(returned map[string]uint64) {
 	if len(returned) == 0 {
 		return
 	}
 	n.mu.Lock()
 	n.tokens.Add(returned)
-	starved := n.starved
+	wanted := n.starved || n.passedOver(returned)
 	n.starved = false
 	n.mu.Unlock()
-	if starved {
+	if wanted {
 		n.mark()
 	}
+}
+
+// passedOver says whether the last fetch asked for some services, and not for one of these. The caller holds mu.
+func (n *session) passedOver(services map[string]uint64) bool {
+	if n.asked == nil {
+		return false
+	}
+	for service := range services {
+		if !slices.Contains(n.asked, service) {
+			return true
+		}
+	}
+	return false
 }
 
 // endReason names why a session broke, for the metric.

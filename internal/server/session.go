@@ -70,10 +70,11 @@ type session struct {
 	blacklisted bool
 	rekeyed     bool // the rekey request of this session was sent
 	phase       fetchPhase
-	turn        uint64 // counts fetches, so that one that was given up is told from its successor
-	again       bool   // marked while a fetch was under way
-	starved     bool   // the last fetch left messages behind for want of tokens
-	seen        uint64 // number of the last broadcast that it was offered
+	turn        uint64   // counts fetches, so that one that was given up is told from its successor
+	again       bool     // marked while a fetch was under way
+	starved     bool     // the last fetch left messages behind for want of tokens
+	asked       []string // services that the last fetch asked for; nil when that was all of them
+	seen        uint64   // number of the last broadcast that it was offered
 	labels      []store.Label
 	tokens      wire.Tokens
 	ledger      ledger

@@ -97,6 +97,48 @@ func TestWakePushesWithinTokens(t *testing.T) {
 	}
 }
 
+// Returned tokens make nobody look for messages when none can be waiting for them: an agent returns one with every message.
+func TestReturnedTokensAskForNothing(t *testing.T) {
+	var faulty *faultyStore
+	f := start(t, withFaults(&faulty))
+	agent := newTestAgent(t, f.address)
+	stream, _ := agent.session(&fspb.ContactData{AllowedMessages: map[string]uint64{"S": 10, "other": 10}})
+	push := func() {
+		f.insert(t, agent.id, "S", 1)
+		f.server.Wake([]identity.ClientID{agent.id})
+		collect(stream, 1)
+	}
+	push()
+	asked := faulty.count(dueMessages)
+	for range 5 {
+		stream.send(framed(agent.wrap(&fspb.ContactData{AllowedMessages: map[string]uint64{"S": 1}})))
+		stream.next()
+	}
+	push()
+	if again := faulty.count(dueMessages) - asked; again != 1 {
+		t.Errorf("%d questions for one message and five returned tokens, want one", again)
+	}
+}
+
+// A service that had no tokens, or was not known, gets what waited for it with its first ones.
+func TestFirstTokensOfAService(t *testing.T) {
+	f := start(t)
+	agent := newTestAgent(t, f.address)
+	stream, _ := agent.session(&fspb.ContactData{AllowedMessages: map[string]uint64{"S": 0, "other": 5}})
+	for _, service := range []string{"S", "new"} {
+		ids := f.insert(t, agent.id, service, 2)
+		other := f.insert(t, agent.id, "other", 1)
+		f.server.Wake([]identity.ClientID{agent.id})
+		if got := collect(stream, 1); !slices.Equal(got, other) {
+			t.Fatalf("got %v, want %v, whose service has tokens", got, other)
+		}
+		stream.send(framed(agent.wrap(&fspb.ContactData{AllowedMessages: map[string]uint64{service: 2}})))
+		if got := collect(stream, 2); !slices.Equal(got, ids) {
+			t.Errorf("got %v for service %s, want %v", got, service, ids)
+		}
+	}
+}
+
 // collect reads records until count messages came, and returns their IDs.
 func collect(s *testStream, count int) []identity.MessageID {
 	s.t.Helper()
