@@ -66,6 +66,7 @@ func (s settings) servicesConfig() services.Config {
 	c := s.server
 	mapped := services.Config{
 		ServiceBudget:      c.ServiceBudget,
+		BacklogBudget:      c.BacklogBudget,
 		KeepResults:        c.KeepServiceResults,
 		BacklogMaxMessages: c.BacklogMaxMessages,
 		BacklogMaxAttempts: c.BacklogMaxAttempts,

@@ -66,6 +66,7 @@ func TestDefaults(t *testing.T) {
 		SweepInterval:      20 * time.Second,
 		RedeliveryInterval: 15 * time.Minute,
 		ServiceBudget:      5 * time.Second,
+		BacklogBudget:      30 * time.Second,
 		DrainTimeout:       20 * time.Second,
 
 		RegistrationsPerSecond: 1000, RegistrationsPerSecondPerAddress: 200,
@@ -124,7 +125,7 @@ farspeak {
     dead_letter_retention { seconds: 10800 } resource_usage_retention { seconds: 14400 } }
   server {
     stream_lifetime { seconds: 60 } long_stream_lifetime { seconds: 3600 } sweep_interval { seconds: 1 } redelivery_interval { seconds: 2 }
-    service_budget { nanos: 20000000 } drain_timeout { seconds: 4 }
+    service_budget { nanos: 20000000 } backlog_budget { seconds: 5 } drain_timeout { seconds: 4 }
     max_sessions: 5 handshake_concurrency: 6 registrations_per_second: 0.5 registrations_per_second_per_address: 0.25
     record_memory_bytes: 67108864 max_push_bytes: 1048576 backlog_max_messages: 9 backlog_max_attempts: 10
     proxy_trusted_sources: ["10.0.0.0/8", "192.0.2.7"] proxy_header_required: true proxy_header_timeout { seconds: 1 }
@@ -159,7 +160,7 @@ farspeak {
 		t.Errorf("listener %+v, label %q", server.Listener, server.RequiredLabel)
 	}
 	if server.StreamLifetime != time.Minute || server.LongStreamLifetime != time.Hour || server.SweepInterval != time.Second || server.RedeliveryInterval != 2*time.Second ||
-		server.ServiceBudget != 20*time.Millisecond || server.DrainTimeout != 4*time.Second {
+		server.ServiceBudget != 20*time.Millisecond || server.BacklogBudget != 5*time.Second || server.DrainTimeout != 4*time.Second {
 		t.Errorf("durations: %+v", server)
 	}
 	if server.MaxSessions != 5 || server.HandshakeConcurrency != 6 || server.RegistrationsPerSecond != 0.5 ||

@@ -39,6 +39,7 @@ var (
 	sweepInterval      = rule[time.Duration]{20 * time.Second, 50 * time.Millisecond, time.Hour}
 	redeliveryInterval = rule[time.Duration]{15 * time.Minute, 50 * time.Millisecond, 30 * day}
 	serviceBudget      = rule[time.Duration]{5 * time.Second, 10 * time.Millisecond, 10 * time.Minute}
+	backlogBudget      = rule[time.Duration]{30 * time.Second, 10 * time.Millisecond, time.Hour}
 	drainTimeout       = rule[time.Duration]{20 * time.Second, 10 * time.Millisecond, time.Hour}
 	proxyHeaderTimeout = rule[time.Duration]{5 * time.Second, 10 * time.Millisecond, time.Minute}
 

@@ -157,6 +157,8 @@ func TestBrokenRules(t *testing.T) {
 			`3:1: warning: farspeak.server.long_stream_lifetime: shorter than the lifetime of sessions with the original's agents; choose more`}},
 		{"endless sessions", server("long_stream_lifetime { seconds: 86401 }"), 0, []string{
 			`3:1: farspeak.server.long_stream_lifetime: 24h0m1s is out of range; write from 1s to 24h0m0s, or leave it out for 4h0m0s`}},
+		{"backlog hastier than clients", server("service_budget { seconds: 10 } backlog_budget { seconds: 9 }"), 0, []string{
+			`3:32: farspeak.server.backlog_budget: 9s is less than the service budget, 10s; write at least as much, or leave it out`}},
 		{"redelivery before the sweep", server("redelivery_interval { seconds: 1 }"), 0, []string{
 			`3:1: warning: farspeak.server.redelivery_interval: shorter than the sweep interval, which decides then; choose more`}},
 		{"label with space", adminOnly + "required_label: ' x'", 0, []string{

@@ -25,6 +25,7 @@ type Server struct {
 	SweepInterval      time.Duration
 	RedeliveryInterval time.Duration
 	ServiceBudget      time.Duration // for one message, before it goes to the backlog
+	BacklogBudget      time.Duration // for one message of the backlog
 	DrainTimeout       time.Duration
 
 	MaxSessions                      int // 0: as many as the descriptor limit allows
@@ -76,6 +77,7 @@ func (f *File) server(r *textpb.Report, required bool) Server {
 		SweepInterval:      duration(r, at+"sweep_interval", pb.GetSweepInterval(), sweepInterval),
 		RedeliveryInterval: duration(r, at+"redelivery_interval", pb.GetRedeliveryInterval(), redeliveryInterval),
 		ServiceBudget:      duration(r, at+"service_budget", pb.GetServiceBudget(), serviceBudget),
+		BacklogBudget:      duration(r, at+"backlog_budget", pb.GetBacklogBudget(), backlogBudget),
 		DrainTimeout:       duration(r, at+"drain_timeout", pb.GetDrainTimeout(), drainTimeout),
 
 		MaxSessions:                      int(number(r, at+"max_sessions", pb.GetMaxSessions(), maxSessions)),
@@ -94,8 +96,21 @@ func (f *File) server(r *textpb.Report, required bool) Server {
 	if s.HandshakeConcurrency == 0 {
 		s.HandshakeConcurrency = defaultHandshakes()
 	}
+	s.orderBudgets(r, pb.GetBacklogBudget() != nil)
 	s.warn(r)
 	return s
+}
+
+// orderBudgets sees that the backlog gives a service no less time than clients do.
+func (s *Server) orderBudgets(r *textpb.Report, given bool) {
+	if s.BacklogBudget >= s.ServiceBudget {
+		return
+	}
+	if given {
+		r.Error("farspeak.server.backlog_budget", fmt.Sprintf("%v is less than the service budget, %v", s.BacklogBudget, s.ServiceBudget),
+			"write at least as much, or leave it out")
+	}
+	s.BacklogBudget = s.ServiceBudget
 }
 
 // warn tells of settings that are possible and unwise.

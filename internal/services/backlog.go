@@ -60,15 +60,16 @@ func newBacklog(m *Manager) *backlog {
 	pause.InitialInterval, pause.MaxInterval = storePauseMin, storePauseMax
 	return &backlog{
 		m: m,
-		// Half a budget of waiting for a slot, one of processing, one in case they are late.
-		lease:    3*m.cfg.ServiceBudget + leaseReserve,
+		// Half a budget of waiting for a slot, one of processing, half of one in case they are late.
+		lease:    2*m.cfg.BacklogBudget + leaseReserve,
 		freed:    make(chan struct{}, 1),
 		storeLog: rate.Sometimes{Interval: storeLogInterval},
 		pause:    pause,
 	}
 }
 
-// run claims and hands over until ctx ends. Calls that are under way by then have time to end by themselves.
+// run claims and hands over until ctx ends. Calls that are under way by then have the time that clients give a service to
+// end by themselves; a stopping server does not wait for slower ones, which are tried again.
 func (b *backlog) run(ctx context.Context) error {
 	work, cancel := outlive(ctx, b.m.cfg.ServiceBudget+releaseTimeout)
 	defer cancel()

@@ -324,9 +324,9 @@ func TestClaimThatIsNearlyOverIsNotUsed(t *testing.T) {
 		s := newFakeService(nil)
 		m := newManager(t, services.Config{Store: st, Services: one("S", s)})
 		running(t, m)
-		st.set(func() { st.slow["GetClients"] = 58 * time.Second }) // the lease is a minute
+		st.set(func() { st.slow["GetClients"] = 80 * time.Second }) // the lease is 105 s
 		st.put(time.Now(), message(clientA, "S", 1))
-		pass(59500 * time.Millisecond)
+		pass(104 * time.Second)
 		if s.tried() != 0 {
 			t.Fatal("a message was handed over that another server may claim any moment")
 		}

@@ -5,6 +5,9 @@ import (
 	"errors"
 	"strings"
 	"unicode/utf8"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 )
 
 // maxReason bounds a failure reason in bytes, as the protocol has it.
@@ -15,6 +18,8 @@ var (
 	errBudget = errors.New("service took too long")
 	// errCallerLeft says that a Process call ended because whoever wanted it has gone.
 	errCallerLeft = errors.New("caller left")
+	// errTooSlow says that a call ran out of time at a service that answers others.
+	errTooSlow = errors.New("too slow")
 	// errCircuitOpen says that a message was not handed to a service because the service is known to be unavailable.
 	errCircuitOpen = errors.New("service is unavailable")
 	// errNoSlot says that a message was not handed to a service because it had its fill for too long.
@@ -63,7 +68,12 @@ func isUnavailable(err error) bool {
 	if _, is := errors.AsType[*unavailableError](err); is {
 		return true
 	}
-	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, errBudget)
+	return isTimeout(err)
+}
+
+// isTimeout reports whether err says that no answer came in time: by our clock, or by that of the peer.
+func isTimeout(err error) bool {
+	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, errBudget) || status.Code(err) == codes.DeadlineExceeded
 }
 
 // reason returns the text of err as it may be stored: valid UTF-8 of at most maxReason bytes.

@@ -6,8 +6,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/sony/gobreaker/v2"
-
 	"github.com/farspeak/farspeak/internal/identity"
 	"github.com/farspeak/farspeak/internal/store"
 	fspb "github.com/farspeak/farspeak/proto/fleetspeak"
@@ -114,7 +112,7 @@ func (in *intake) dispatch(ctx context.Context, g group, calls *sync.WaitGroup) 
 	defer wait.end()
 	for i, msg := range g.messages {
 		switch {
-		case g.unit.state() == gobreaker.StateOpen:
+		case g.unit.shut():
 			in.settle(g.unit, msg, outcome{refused, errCircuitOpen})
 		case !wait.slot(ctx, g.unit):
 			in.settle(g.unit, msg, noSlot(ctx))
@@ -137,6 +135,9 @@ func noSlot(ctx context.Context) outcome {
 // call makes one Process call in a slot that the caller took.
 func (in *intake) call(ctx context.Context, u *unit, msg *fspb.Message) {
 	o := u.hand(ctx, in.from, msg, true)
+	if isTimeout(o.err) {
+		u.hurried.Store(true)
+	}
 	u.slots.Release(1)
 	in.settle(u, msg, o)
 }

@@ -287,26 +287,31 @@ func TestCircuit(t *testing.T) {
 			t.Errorf("backlog of %d, want 205", waiting)
 		}
 		s.become(nil)
-		pass(services.DefaultCircuitOpenFor + time.Millisecond)
+		running(t, m) // what opened the circuit was want of time, so the backlog has to close it
+		pass(services.DefaultCircuitOpenFor + time.Minute)
+		if n := s.takenOnce(t); n != 205 {
+			t.Errorf("%d messages of the backlog taken after the service came back, want 205", n)
+		}
 		for n := range 2 {
 			b := services.Batch{ClientID: clientA, Messages: []*fspb.Message{message(clientA, "S", 1000+n)}}
 			if err := m.Ingest(t.Context(), b); err != nil {
 				t.Fatal(err)
 			}
 		}
-		if n := s.takenOnce(t); n != 2 {
-			t.Errorf("%d messages taken after the service came back, want 2", n)
+		if n := s.takenOnce(t); n != 207 {
+			t.Errorf("%d messages taken, want the two that the service was given at once too", n)
 		}
 	})
 }
 
 func TestProbeWhoseCallerLeavesProvesNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newFakeService(func(ctx context.Context, _ *fspb.Message) error { <-ctx.Done(); return ctx.Err() })
+		s := newFakeService(func(context.Context, *fspb.Message) error { return services.Unavailable(errFlaky) })
 		m := newManager(t, services.Config{Store: newFakeStore(), Services: one("S", s)})
 		if err := m.Ingest(t.Context(), batchOf("S", 5)); err != nil { // opens the circuit
 			t.Fatal(err)
 		}
+		s.become(func(ctx context.Context, _ *fspb.Message) error { <-ctx.Done(); return ctx.Err() })
 		pass(services.DefaultCircuitOpenFor + time.Millisecond)
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()

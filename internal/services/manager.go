@@ -58,6 +58,7 @@ func (c *Config) complete() error {
 		return errors.New("services: a server ID is needed")
 	}
 	c.ServiceBudget = positiveOr(c.ServiceBudget, DefaultServiceBudget)
+	c.BacklogBudget = max(c.ServiceBudget, positiveOr(c.BacklogBudget, DefaultBacklogBudget))
 	c.CircuitOpenFor = positiveOr(c.CircuitOpenFor, DefaultCircuitOpenFor)
 	c.RoomWait = positiveOr(c.RoomWait, DefaultRoomWait)
 	c.BacklogPoll = positiveOr(c.BacklogPoll, DefaultBacklogPoll)
@@ -116,6 +117,7 @@ func (m *Manager) newUnit(spec Spec) (*unit, error) {
 		return u, nil
 	}
 	u.circuit = newCircuit(spec.Name, m.cfg.CircuitOpenFor)
+	u.patience = m.cfg.BacklogBudget
 	if u.service != nil {
 		return u, nil
 	}

@@ -23,19 +23,22 @@ const (
 func (b *backlog) try(ctx, work context.Context, c claim, u *unit, bm store.BacklogMessage) {
 	from := b.sender(c, bm.Message)
 	b.m.metrics.ingested(u, bm.Message, from, true)
-	wait := slotWait{budget: b.m.cfg.ServiceBudget / 2}
+	wait := slotWait{budget: b.m.cfg.BacklogBudget / 2}
 	defer wait.end()
 	if !wait.slot(ctx, u) {
 		b.settle(work, c, u, bm, from, noSlot(ctx))
 		return
 	}
-	if time.Until(c.expires) < b.m.cfg.ServiceBudget {
+	if time.Until(c.expires) < b.m.cfg.BacklogBudget {
 		u.slots.Release(1) // it is somebody else's any moment
 		return
 	}
-	budgeted, cancel := context.WithTimeoutCause(work, b.m.cfg.ServiceBudget, errBudget)
+	budgeted, cancel := context.WithTimeoutCause(work, b.m.cfg.BacklogBudget, errBudget)
 	defer cancel()
 	o := u.hand(budgeted, from, bm.Message, bm.Attempts == 0)
+	if o.verdict != refused {
+		u.hurried.Store(false)
+	}
 	u.slots.Release(1)
 	b.settle(work, c, u, bm, from, o)
 }

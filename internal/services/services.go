@@ -11,7 +11,8 @@
 //
 //   - Ingest returns nil only when each message of the batch has come to one of those three ends, and what needs the store
 //     is committed. There is no queue in memory behind it. Any error means: do not acknowledge.
-//   - A slow or dead service costs a message its budget at most; once its circuit is open it costs nothing.
+//   - A slow or dead service costs a message its budget at most; once its circuit is open it costs nothing. A service that
+//     needs longer than clients can wait gets its messages from the backlog, and its circuit stays closed.
 //   - Processing is at least once. A message is known by its ID; services take repeats as such.
 //   - No service, message or panic ends the process or holds up its neighbours: a panic is a failure for good of that one
 //     message, and a row that the store refuses is set aside alone.
@@ -71,6 +72,7 @@ type Hooks struct {
 // Defaults of Config.
 const (
 	DefaultServiceBudget      = 5 * time.Second
+	DefaultBacklogBudget      = 30 * time.Second
 	DefaultMaxParallelism     = 100
 	DefaultBacklogMaxMessages = 1_000_000
 	DefaultBacklogPoll        = time.Second
@@ -89,6 +91,9 @@ type Config struct {
 	// ServiceBudget is how long a service may take for a message before the message goes to the backlog; half of it may
 	// pass waiting for one of the service's slots. Default 5 s.
 	ServiceBudget time.Duration
+	// BacklogBudget is how long a service may take for a message of the backlog, for which no client waits. A service that
+	// always needs longer never completes a message. Default 30 s; at least ServiceBudget.
+	BacklogBudget time.Duration
 	// PermanentCodes are the gRPC codes by which a backend refuses a message for good. Nil means INVALID_ARGUMENT. Every
 	// other code means "not now": an exception in a backend must not cost a message (G-20).
 	PermanentCodes []codes.Code

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 	"unicode/utf8"
 
@@ -70,7 +71,8 @@ func (s *system) process(ctx context.Context, from sender, m *fspb.Message) erro
 	}
 }
 
-// payload decodes the data of a message. What cannot be decoded now never can.
+// payload decodes the data of a message, unless it has more fields than any agent sends. What cannot be decoded now never
+// can.
 func payload[T any, P interface {
 	*T
 	proto.Message
@@ -79,35 +81,57 @@ func payload[T any, P interface {
 		return Permanent(errors.New("no Data present"))
 	}
 	data := P(new(T))
-	if err := m.Data.UnmarshalTo(data); err != nil {
+	err := checkElements(m, data)
+	if err == nil {
+		err = m.Data.UnmarshalTo(data)
+	}
+	if err != nil {
 		return Permanent(fmt.Errorf("data of %s: %w", m.GetMessageType(), err))
 	}
 	return use(data)
 }
 
+// checkElements refuses data that would take far more memory than its bytes (G-03). Data of another type is left to who
+// decodes it.
+func checkElements(m *fspb.Message, data proto.Message) error {
+	if !m.Data.MessageIs(data) {
+		return nil
+	}
+	_, err := CountElements(m.Data.Value, data.ProtoReflect().Descriptor())
+	return err
+}
+
 // ack completes messages to the sender. IDs that are unknown, empty, or of others' messages hold up nothing (G-19).
 func (s *system) ack(ctx context.Context, from sender, d *fspb.MessageAckData) error {
-	acks := make([]store.Ack, 0, len(d.GetMessageIds()))
-	for _, b := range d.GetMessageIds() {
-		id, err := identity.MessageIDFromBytes(b)
+	for ids := range slices.Chunk(d.GetMessageIds(), maxAcksAtOnce) {
+		acks, err := acksOf(from, ids)
 		if err != nil {
 			return Permanent(err)
+		}
+		if err := s.writeAcks(ctx, from, acks); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func acksOf(from sender, ids [][]byte) (acks []store.Ack, err error) {
+	for _, b := range ids {
+		id, err := identity.MessageIDFromBytes(b)
+		if err != nil {
+			return nil, err
 		}
 		if !id.IsNil() {
 			acks = append(acks, store.Ack{MessageRef: store.MessageRef{ClientID: from.id, ID: id}})
 		}
 	}
-	for len(acks) > 0 {
-		n := min(len(acks), maxAcksAtOnce)
-		if err := s.writeAcks(ctx, from, acks[:n]); err != nil {
-			return err
-		}
-		acks = acks[n:]
-	}
-	return nil
+	return acks, nil
 }
 
 func (s *system) writeAcks(ctx context.Context, from sender, acks []store.Ack) error {
+	if len(acks) == 0 {
+		return nil
+	}
 	answers, err := s.writes.acks.Do(ctx, acks)
 	if err != nil {
 		return err

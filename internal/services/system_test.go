@@ -21,7 +21,7 @@ import (
 )
 
 // report returns a message of clientA's agent to the system service.
-func report(t *testing.T, kind string, data proto.Message) *fspb.Message {
+func report(t testing.TB, kind string, data proto.Message) *fspb.Message {
 	t.Helper()
 	m := message(clientA, "system", 1)
 	m.Source.ServiceName = "system"

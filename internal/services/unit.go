@@ -38,11 +38,17 @@ type unit struct {
 	slots *semaphore.Weighted
 	// circuit is nil for services within this process.
 	circuit *gobreaker.TwoStepCircuitBreaker[struct{}]
+	// patience is how long a service that answered something counts as alive, whatever runs out of time meanwhile.
+	patience time.Duration
 	// maxAttempts ends the retries of a message; 0 never does.
 	maxAttempts int
 
 	inflight atomic.Int64 // Process calls under way
 	claimed  atomic.Int64 // messages of the backlog that this server holds
+	answered atomic.Int64 // when the service last answered, in nanoseconds of the epoch; 0 when it never did
+	// hurried says that a client's message ran out of time after the last answer and the last try from the backlog. A probe
+	// of the circuit with so little time would prove nothing: it is left to the backlog.
+	hurried atomic.Bool
 
 	metrics   *metrics
 	panicLine rate.Sometimes
@@ -75,7 +81,7 @@ func newCircuit(name string, openFor time.Duration) *gobreaker.TwoStepCircuitBre
 			return c.ConsecutiveFailures >= tripAfter || c.Requests >= tripSample && c.TotalFailures > c.Requests/2
 		},
 		IsSuccessful: func(err error) bool { return !isUnavailable(err) },
-		IsExcluded:   func(err error) bool { return errors.Is(err, errCallerLeft) },
+		IsExcluded:   func(err error) bool { return errors.Is(err, errCallerLeft) || errors.Is(err, errTooSlow) },
 		OnStateChange: func(name string, from, to gobreaker.State) {
 			if to == gobreaker.StateOpen || to == gobreaker.StateClosed {
 				glog.Warningf("service %q: circuit %s", name, to)
@@ -100,6 +106,18 @@ func (u *unit) state() gobreaker.State {
 	return u.circuit.State()
 }
 
+// shut says that a client's message goes to the backlog without a try.
+func (u *unit) shut() bool {
+	switch u.state() {
+	case gobreaker.StateOpen:
+		return true
+	case gobreaker.StateHalfOpen:
+		return u.hurried.Load()
+	default:
+		return false
+	}
+}
+
 // hand gives a message to the service. The caller holds a slot, except for an inline service. The context of a service that
 // is not inline ends with cause errBudget when the service has had its time.
 func (u *unit) hand(ctx context.Context, from sender, m *fspb.Message, first bool) outcome {
@@ -116,7 +134,7 @@ func (u *unit) hand(ctx context.Context, from sender, m *fspb.Message, first boo
 	u.inflight.Add(-1)
 	o := judge(ctx, err)
 	if report != nil {
-		report(o.err)
+		report(u.blame(o.err))
 	}
 	u.metrics.handed(u.name, m, from, first, o, took)
 	return o
@@ -128,6 +146,21 @@ func (u *unit) admit() (func(error), error) {
 		return nil, nil
 	}
 	return u.circuit.Allow()
+}
+
+// blame is what the circuit hears of an outcome. A call that ran out of time says nothing about a service that answers
+// others: such a service is slow, or the message is.
+func (u *unit) blame(err error) error {
+	now := time.Now().UnixNano()
+	switch {
+	case errors.Is(err, errCallerLeft):
+	case !isUnavailable(err):
+		u.answered.Store(now)
+		u.hurried.Store(false)
+	case isTimeout(err) && now-u.answered.Load() < u.patience.Nanoseconds():
+		return errTooSlow
+	}
+	return err
 }
 
 // process calls the service. A panic there is the failure of this message alone (G-01).

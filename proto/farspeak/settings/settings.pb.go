@@ -246,8 +246,11 @@ type Server struct {
 	// How long a session may last with an agent that lets the server decide, as ours do. Each is shortened at random by up to
 	// a fifth, as with stream_lifetime. Balancers must not end a silent connection earlier. Default 4 hours.
 	LongStreamLifetime *durationpb.Duration `protobuf:"bytes,23,opt,name=long_stream_lifetime,json=longStreamLifetime,proto3" json:"long_stream_lifetime,omitempty"`
-	unknownFields      protoimpl.UnknownFields
-	sizeCache          protoimpl.SizeCache
+	// How long a service may take for a message of the backlog, for which no client waits; at least service_budget. A service
+	// that always needs longer completes nothing. Default 30 s, or service_budget where that is longer.
+	BacklogBudget *durationpb.Duration `protobuf:"bytes,24,opt,name=backlog_budget,json=backlogBudget,proto3" json:"backlog_budget,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Server) Reset() {
@@ -437,6 +440,13 @@ func (x *Server) GetMetricLabels() []string {
 func (x *Server) GetLongStreamLifetime() *durationpb.Duration {
 	if x != nil {
 		return x.LongStreamLifetime
+	}
+	return nil
+}
+
+func (x *Server) GetBacklogBudget() *durationpb.Duration {
+	if x != nil {
+		return x.BacklogBudget
 	}
 	return nil
 }
@@ -687,7 +697,8 @@ const file_farspeak_settings_settings_proto_rawDesc = "" +
 	"\x10result_retention\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x0fresultRetention\x12M\n" +
 	"\x15dead_letter_retention\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\x13deadLetterRetention\x12S\n" +
 	"\x18resource_usage_retention\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\x16resourceUsageRetention\x12!\n" +
-	"\fkeep_forever\x18\a \x01(\bR\vkeepForever\"\xfc\t\n" +
+	"\fkeep_forever\x18\a \x01(\bR\vkeepForever\"\xbe\n" +
+	"\n" +
 	"\x06Server\x12B\n" +
 	"\x0fstream_lifetime\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x0estreamLifetime\x12@\n" +
 	"\x0esweep_interval\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\rsweepInterval\x12J\n" +
@@ -712,7 +723,8 @@ const file_farspeak_settings_settings_proto_rawDesc = "" +
 	"\x11certificates_file\x18\x14 \x01(\tR\x10certificatesFile\x12\x19\n" +
 	"\bkey_file\x18\x15 \x01(\tR\akeyFile\x12#\n" +
 	"\rmetric_labels\x18\x16 \x03(\tR\fmetricLabels\x12K\n" +
-	"\x14long_stream_lifetime\x18\x17 \x01(\v2\x19.google.protobuf.DurationR\x12longStreamLifetime\"\xc8\x02\n" +
+	"\x14long_stream_lifetime\x18\x17 \x01(\v2\x19.google.protobuf.DurationR\x12longStreamLifetime\x12@\n" +
+	"\x0ebacklog_budget\x18\x18 \x01(\v2\x19.google.protobuf.DurationR\rbacklogBudget\"\xc8\x02\n" +
 	"\x05Admin\x12(\n" +
 	"\x03tls\x18\x01 \x01(\v2\x16.farspeak.settings.TlsR\x03tls\x12\x1d\n" +
 	"\n" +
@@ -770,13 +782,14 @@ var file_farspeak_settings_settings_proto_depIdxs = []int32{
 	6,  // 12: farspeak.settings.Server.service_budget:type_name -> google.protobuf.Duration
 	6,  // 13: farspeak.settings.Server.drain_timeout:type_name -> google.protobuf.Duration
 	6,  // 14: farspeak.settings.Server.long_stream_lifetime:type_name -> google.protobuf.Duration
-	4,  // 15: farspeak.settings.Admin.tls:type_name -> farspeak.settings.Tls
-	6,  // 16: farspeak.settings.Notifier.timeout:type_name -> google.protobuf.Duration
-	17, // [17:17] is the sub-list for method output_type
-	17, // [17:17] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	6,  // 15: farspeak.settings.Server.backlog_budget:type_name -> google.protobuf.Duration
+	4,  // 16: farspeak.settings.Admin.tls:type_name -> farspeak.settings.Tls
+	6,  // 17: farspeak.settings.Notifier.timeout:type_name -> google.protobuf.Duration
+	18, // [18:18] is the sub-list for method output_type
+	18, // [18:18] is the sub-list for method input_type
+	18, // [18:18] is the sub-list for extension type_name
+	18, // [18:18] is the sub-list for extension extendee
+	0,  // [0:18] is the sub-list for field type_name
 }
 
 func init() { file_farspeak_settings_settings_proto_init() }
