@@ -6,6 +6,8 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/protobuf/types/known/anypb"
+
 	"github.com/farspeak/farspeak/internal/identity"
 	"github.com/farspeak/farspeak/internal/server"
 	"github.com/farspeak/farspeak/internal/store"
@@ -112,6 +114,35 @@ func TestRecordsThatGrowWhenDecoded(t *testing.T) {
 				t.Errorf("%v allocations for a record of %d fields", allocations, fields)
 			}
 		})
+	}
+}
+
+// emptyIDs is an acknowledgement of messages whose IDs are empty: two bytes each.
+func emptyIDs(t testing.TB, count int) *fspb.Message {
+	t.Helper()
+	data, err := anypb.New(&fspb.MessageAckData{MessageIds: make([][]byte, count)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := toService("system", "1")
+	m.MessageType, m.Data = "MessageAck", data
+	return m
+}
+
+// What the data of messages becomes when the system service decodes it is paid for, too (G-03).
+func TestMessagesThatGrowWhenDecoded(t *testing.T) {
+	f := start(t, func(c *server.Config) { c.RecordMemory = 48 << 20 })
+	agent := newTestAgent(t, f.address)
+	contact := func(messages int) []byte {
+		return agent.wrap(&fspb.ContactData{Messages: slices.Repeat([]*fspb.Message{emptyIDs(t, 40_000)}, messages)})
+	}
+	for messages, want := range map[int]int{1: http.StatusOK, 20: http.StatusServiceUnavailable} {
+		if status, _ := agent.poll(contact(messages), nil); status != want {
+			t.Errorf("%d messages: status %d, want %d", messages, status, want)
+		}
+	}
+	if held := gauge(t, f.registry, "farspeak_record_memory_bytes"); held != 0 {
+		t.Errorf("%v bytes are still held", held)
 	}
 }
 

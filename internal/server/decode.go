@@ -8,20 +8,16 @@ import (
 
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"github.com/farspeak/farspeak/internal/clientcert"
+	"github.com/farspeak/farspeak/internal/services"
 	"github.com/farspeak/farspeak/internal/wire"
 	fspb "github.com/farspeak/farspeak/proto/fleetspeak"
 )
 
 const (
-	// maxElements bounds the fields of a record, those of nested messages included. Decoded, an empty message takes a
-	// hundred times the two bytes that it takes on the wire: a record of 20 MiB would fill gigabytes (G-03). A full record
-	// of a real agent has about two thousand.
-	maxElements = 50_000
-	// freeElements is how many of them come without a charge to the memory budget, like the first bytes of a record, and
-	// elementSize what each of the others is charged.
+	// freeElements is how many fields of a record come without a charge to the memory budget, like the first bytes of it,
+	// and elementSize what each of the others is charged.
 	freeElements = 3_000
 	elementSize  = 128
 )
@@ -84,6 +80,9 @@ func (s *Server) decode(body []byte, admitted func(labels []string) bool) (rec r
 	if err := rec.charge.unmarshal(wrapped.ContactData, rec.data); err != nil {
 		return rec, decodeRefusal(err, failedPeer("malformed", fmt.Sprintf("contact_data cannot be parsed: %v", err)))
 	}
+	if err := rec.charge.payloads(rec.data.Messages); err != nil {
+		return rec, noMemory()
+	}
 	return rec, nil
 }
 
@@ -104,54 +103,47 @@ func (s *Server) labelled(claimed []string) bool {
 	return s.cfg.RequiredLabel == "" || slices.Contains(claimed, s.cfg.RequiredLabel)
 }
 
-var (
-	errTooManyElements = fmt.Errorf("more than %d fields", maxElements)
-	errNoMessage       = errors.New("malformed protocol buffer")
-)
+// errNoMessage says that proto.Unmarshal failed, whose own text quotes the peer.
+var errNoMessage = errors.New("malformed protocol buffer")
 
 // messagesField is the number of ContactData.messages.
 const messagesField protowire.Number = 2
 
-// unmarshal parses a message of at most maxElements fields, and charges for many.
+// unmarshal parses a message of a bounded number of fields, and charges for many.
 func (c *charge) unmarshal(encoded []byte, m proto.Message) error {
-	left := maxElements
-	if err := countElements(encoded, m.ProtoReflect().Descriptor(), &left); err != nil {
+	count, err := services.CountElements(encoded, m.ProtoReflect().Descriptor())
+	if err != nil {
 		return err
 	}
-	if charged := (maxElements - left - freeElements) * elementSize; charged > 0 {
-		if err := c.budget.Acquire(charged); err != nil {
-			return err
-		}
-		c.bytes += charged
+	if err := c.pay(count); err != nil {
+		return err
 	}
 	if err := proto.Unmarshal(encoded, m); err != nil {
-		return errNoMessage // its own text quotes the peer
+		return errNoMessage
 	}
 	return nil
 }
 
-// countElements takes the fields of an encoded message from left, at every level that its type knows.
-func countElements(encoded []byte, d protoreflect.MessageDescriptor, left *int) error {
-	for len(encoded) > 0 {
-		if *left--; *left < 0 {
-			return errTooManyElements
-		}
-		number, kind, size := protowire.ConsumeTag(encoded)
-		if size < 0 {
-			return errNoMessage
-		}
-		encoded = encoded[size:]
-		if size = protowire.ConsumeFieldValue(number, kind, encoded); size < 0 {
-			return errNoMessage
-		}
-		if field := d.Fields().ByNumber(number); field != nil && field.Message() != nil && kind == protowire.BytesType {
-			nested, _ := protowire.ConsumeBytes(encoded) // cannot fail: the value was measured
-			if err := countElements(nested, field.Message(), left); err != nil {
-				return err
-			}
-		}
-		encoded = encoded[size:]
+// payloads charges for what the data of messages becomes when a service of this process decodes it. It may decode all of
+// them at the same time.
+func (c *charge) payloads(messages []*fspb.Message) error {
+	count := 0
+	for _, m := range messages {
+		count += services.PayloadElements(m)
 	}
+	return c.pay(count)
+}
+
+// pay charges for decoded fields.
+func (c *charge) pay(elements int) error {
+	charged := (elements - freeElements) * elementSize
+	if charged <= 0 {
+		return nil
+	}
+	if err := c.budget.Acquire(charged); err != nil {
+		return err
+	}
+	c.bytes += charged
 	return nil
 }
 

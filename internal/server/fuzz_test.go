@@ -48,6 +48,7 @@ func FuzzContact(f *testing.F) {
 		ContactData: []byte{0x08, 0x05}, Signatures: []*fspb.Signature{{Algorithm: 10, Signature: []byte("x")}},
 	}))
 	f.Add(slices.Repeat([]byte{0x12, 0x00}, 100))
+	f.Add(agent.wrap(&fspb.ContactData{Messages: []*fspb.Message{emptyIDs(f, 100)}}))
 	s := undisturbed(f)
 	f.Fuzz(func(t *testing.T, body []byte) {
 		var wrapped fspb.WrappedContactData
