@@ -13,7 +13,8 @@
 //     delivered after it.
 //   - A notification goes out after the commit and is waited for by nobody.
 //   - No RPC can end the process, hold a transaction open while its caller reads, or make more of memory than a stated
-//     bound. KeepAlive and health checks are answered at any load.
+//     bound. KeepAlive and health checks are answered at any load, and take no place of other calls.
+//   - A caller that does not send its request, or does not read, loses its call after a minute, not others theirs.
 //   - Errors of the store become gRPC codes in status.go only, and payloads are never logged.
 //
 // # Who owns what
@@ -43,6 +44,7 @@ const (
 	DefaultMaxReplyBytes   = 1 << 30
 	DefaultMaxBacklog      = 1_000_000
 	DefaultDrainTimeout    = 15 * time.Second
+	DefaultStallTimeout    = time.Minute
 )
 
 // flushTimeout bounds writing out what the batchers took.
@@ -69,6 +71,9 @@ type Config struct {
 	MaxBacklog uint64
 	// DrainTimeout is how long calls may go on at a stop.
 	DrainTimeout time.Duration
+	// StallTimeout is how long a caller may keep a call waiting: for its request, and for room to send the next part of a
+	// stream. The call ends then.
+	StallTimeout time.Duration
 
 	// Registerer takes the metrics; nil means none.
 	Registerer prometheus.Registerer
@@ -81,6 +86,7 @@ func (c *Config) complete() error {
 	c.MaxMessageBytes = positiveOr(c.MaxMessageBytes, DefaultMaxMessageBytes)
 	c.MaxReplyBytes = max(positiveOr(c.MaxReplyBytes, DefaultMaxReplyBytes), c.MaxMessageBytes)
 	c.DrainTimeout = positiveOr(c.DrainTimeout, DefaultDrainTimeout)
+	c.StallTimeout = positiveOr(c.StallTimeout, DefaultStallTimeout)
 	c.MaxBacklog = positiveOr(c.MaxBacklog, DefaultMaxBacklog)
 	return nil
 }
@@ -108,6 +114,7 @@ func New(cfg Config) (*Server, error) {
 		return nil, err
 	}
 	metrics := newMetrics(cfg.Registerer)
+	cfg.Listener = limited(cfg.Listener, metrics.refusedConnections.Inc)
 	service, err := newService(cfg, metrics)
 	if err != nil {
 		return nil, fmt.Errorf("admin: %w", err)
@@ -115,7 +122,7 @@ func New(cfg Config) (*Server, error) {
 	s := &Server{
 		cfg:       cfg,
 		service:   service,
-		admission: newAdmission(cfg.Token, metrics),
+		admission: newAdmission(cfg.Token, cfg.StallTimeout, metrics),
 		guard:     newGuard(metrics),
 		health:    health.NewServer(),
 	}
@@ -133,7 +140,7 @@ func (s *Server) Run(ctx context.Context) error {
 	jobs.Go(func() { s.probeForever(probing) })
 
 	served := make(chan error, 1)
-	go func() { served <- s.grpc.Serve(limited(s.cfg.Listener)) }()
+	go func() { served <- s.grpc.Serve(s.cfg.Listener) }()
 	var failure error
 	select {
 	case <-ctx.Done():

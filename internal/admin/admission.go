@@ -4,13 +4,11 @@ import (
 	"context"
 	"crypto/sha256"
 	"crypto/subtle"
-	"net"
 	"strings"
 	"sync/atomic"
 	"time"
 
 	"github.com/golang/glog"
-	"golang.org/x/net/netutil"
 	"golang.org/x/time/rate"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
@@ -24,18 +22,19 @@ const (
 	// maxCallBytes bounds the requests of the calls under way, serialized. New calls are refused past it; those that are
 	// being read at that moment come on top.
 	maxCallBytes = 512 << 20
-	// maxConnections bounds the connections. Past it they wait in the accept queue.
-	maxConnections = 4096
+	// maxWatches bounds the watches of health, which last; their callers need no token. Balancers have one each.
+	maxWatches = 1024
+	// maxProbesOfOne bounds the probes, watches among them, that are under way on one connection.
+	maxProbesOfOne = 64
 )
 
-// Let in at any load: by these calls balancers and backends watch this daemon.
+// Probes are calls by which balancers and backends watch this daemon. They are let in at any load and take nobody's place:
+// they have bounds of their own.
 const (
 	healthPrefix    = "/grpc.health.v1.Health/"
+	watchMethod     = healthPrefix + "Watch"
 	keepAliveMethod = "/fleetspeak.server.Admin/KeepAlive"
 )
-
-// limited bounds the connections of a listener.
-func limited(l net.Listener) net.Listener { return netutil.LimitListener(l, maxConnections) }
 
 // admission decides on a call when its header has arrived, before any of its message is read. It counts the calls under
 // way as the stats handler of the gRPC server, which hears of the end of every call that began.
@@ -44,18 +43,21 @@ type admission struct {
 	metrics *metrics
 	log     *rate.Limiter // of lines about refused callers
 
-	calls atomic.Int64
-	bytes atomic.Int64
+	stall time.Duration
+
+	calls   atomic.Int64 // under way, probes aside
+	bytes   atomic.Int64 // of their requests
+	watches atomic.Int64
 }
 
-// call is what admission remembers of a call under way.
-type call struct{ bytes atomic.Int64 }
+// connection is what admission remembers of one.
+type connection struct{ probes atomic.Int64 }
 
-// callKey is where a context has its call.
-type callKey struct{}
+// connectionKey is where a context has its connection.
+type connectionKey struct{}
 
-func newAdmission(token string, metrics *metrics) *admission {
-	a := &admission{metrics: metrics, log: rate.NewLimiter(rate.Every(time.Second), 5)}
+func newAdmission(token string, stall time.Duration, metrics *metrics) *admission {
+	a := &admission{metrics: metrics, stall: stall, log: rate.NewLimiter(rate.Every(time.Second), 5)}
 	if token != "" {
 		sum := sha256.Sum256([]byte(token))
 		a.secret = &sum
@@ -65,16 +67,42 @@ func newAdmission(token string, metrics *metrics) *admission {
 
 // admit is the tap of the gRPC server.
 func (a *admission) admit(ctx context.Context, info *tap.Info) (context.Context, error) {
-	if strings.HasPrefix(info.FullMethodName, healthPrefix) {
-		return ctx, nil
-	}
-	if !a.authorized(info.Header) {
+	method := info.FullMethodName
+	health := strings.HasPrefix(method, healthPrefix)
+	probe := health || method == keepAliveMethod
+	switch {
+	case !health && !a.authorized(info.Header):
 		return nil, a.refuse(ctx, info, refusedToken, errToken)
-	}
-	if info.FullMethodName != keepAliveMethod && (a.calls.Load() >= maxCalls || a.bytes.Load() >= maxCallBytes) {
+	case probe && !a.enterProbe(ctx, method):
+		return nil, a.refuse(ctx, info, refusedBusy, errBusy)
+	case !probe && (a.calls.Load() >= maxCalls || a.bytes.Load() >= maxCallBytes):
 		return nil, a.refuse(ctx, info, refusedBusy, errBusy)
 	}
+	ctx, c := newCall(ctx, a.stall, a.metrics.stalled.Inc)
+	c.probe = probe
 	return ctx, nil
+}
+
+// enterProbe counts a probe until the end of its stream, with which its context ends. Streams of one connection come here
+// one after another.
+func (a *admission) enterProbe(ctx context.Context, method string) bool {
+	counts := make([]*atomic.Int64, 0, 2)
+	enter := func(n *atomic.Int64, most int64) bool {
+		counts = append(counts, n)
+		return n.Add(1) <= most
+	}
+	leave := func() {
+		for _, n := range counts {
+			n.Add(-1)
+		}
+	}
+	if c, ok := ctx.Value(connectionKey{}).(*connection); ok && !enter(&c.probes, maxProbesOfOne) ||
+		method == watchMethod && !enter(&a.watches, maxWatches) {
+		leave()
+		return false
+	}
+	context.AfterFunc(ctx, leave)
+	return true
 }
 
 func (a *admission) refuse(ctx context.Context, info *tap.Info, reason string, err error) error {
@@ -99,31 +127,41 @@ func (a *admission) authorized(header metadata.MD) bool {
 	return strings.EqualFold(scheme, "Bearer") && subtle.ConstantTimeCompare(given[:], a.secret[:]) == 1
 }
 
-// TagRPC implements stats.Handler.
-func (a *admission) TagRPC(ctx context.Context, _ *stats.RPCTagInfo) context.Context {
-	return context.WithValue(ctx, callKey{}, &call{})
-}
+// TagRPC implements stats.Handler. The call is in the context already.
+func (a *admission) TagRPC(ctx context.Context, _ *stats.RPCTagInfo) context.Context { return ctx }
 
 // HandleRPC implements stats.Handler.
 func (a *admission) HandleRPC(ctx context.Context, event stats.RPCStats) {
-	c, ok := ctx.Value(callKey{}).(*call)
-	if !ok {
+	c := callOf(ctx)
+	if c == nil {
 		return
 	}
 	switch event := event.(type) {
 	case *stats.Begin:
-		a.metrics.underWay.Set(float64(a.calls.Add(1)))
+		a.count(c, 1, 0)
 	case *stats.InPayload:
+		c.served()
 		c.bytes.Add(int64(event.Length))
-		a.bytes.Add(int64(event.Length))
+		a.count(c, 0, int64(event.Length))
 	case *stats.End:
-		a.bytes.Add(-c.bytes.Load())
-		a.metrics.underWay.Set(float64(a.calls.Add(-1)))
+		c.ended()
+		a.count(c, -1, -c.bytes.Load())
 	}
 }
 
+// count counts calls under way, and the bytes of their requests. Probes do not count.
+func (a *admission) count(c *call, calls, bytes int64) {
+	if c.probe {
+		return
+	}
+	a.bytes.Add(bytes)
+	a.metrics.underWay.Set(float64(a.calls.Add(calls)))
+}
+
 // TagConn implements stats.Handler.
-func (a *admission) TagConn(ctx context.Context, _ *stats.ConnTagInfo) context.Context { return ctx }
+func (a *admission) TagConn(ctx context.Context, _ *stats.ConnTagInfo) context.Context {
+	return context.WithValue(ctx, connectionKey{}, &connection{})
+}
 
 // HandleConn implements stats.Handler.
 func (a *admission) HandleConn(_ context.Context, event stats.ConnStats) {

@@ -99,17 +99,24 @@ func requiredLabels(labels []*fspb.Label) ([]store.Label, error) {
 
 // ListActiveBroadcasts returns the broadcasts that may still reach clients, all or those of one source service.
 func (s *service) ListActiveBroadcasts(ctx context.Context, request *serverpb.ListActiveBroadcastsRequest) (*serverpb.ListActiveBroadcastsResponse, error) {
+	if err := s.enterBulk(ctx); err != nil {
+		return nil, err
+	}
 	active, err := s.store.ActiveBroadcasts(ctx)
 	if err != nil {
 		return nil, err
 	}
 	answer := &serverpb.ListActiveBroadcastsResponse{}
+	room := room{s.cfg.MaxReplyBytes}
 	for _, b := range active {
 		if request.GetServiceName() != "" && request.GetServiceName() != b.Source {
 			continue
 		}
 		converted, err := broadcastProto(b)
 		if err != nil {
+			return nil, err
+		}
+		if err := room.take(converted); err != nil {
 			return nil, err
 		}
 		answer.Broadcasts = append(answer.Broadcasts, converted)

@@ -23,11 +23,9 @@ func (s *service) ListClients(ctx context.Context, request *serverpb.ListClients
 	}
 	everyone := len(request.GetClientIds()) == 0
 	if everyone || len(ids) > pageSize {
-		leave, err := s.enterBulk(ctx)
-		if err != nil {
+		if err := s.enterBulk(ctx); err != nil {
 			return nil, err
 		}
-		defer leave()
 	}
 	answer := &serverpb.ListClientsResponse{}
 	room := room{s.cfg.MaxReplyBytes}

@@ -18,6 +18,9 @@ func (s *service) ListClientContacts(ctx context.Context, request *serverpb.List
 	if err != nil {
 		return nil, err
 	}
+	if err := s.enterBulk(ctx); err != nil {
+		return nil, err
+	}
 	answer := &serverpb.ListClientContactsResponse{}
 	room := room{s.cfg.MaxReplyBytes}
 	err = s.eachContact(ctx, id, func(c *serverpb.ClientContact) error {

@@ -56,13 +56,12 @@ func (g *guard) unary(ctx context.Context, request any, info *grpc.UnaryServerIn
 // stream is the interceptor of the others.
 func (g *guard) stream(server any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
 	started := time.Now()
-	ctx := stream.Context()
+	ctx, cancel := context.WithCancel(stream.Context())
+	defer cancel()
 	if !ours(info.FullMethod) {
-		bounded, cancel := context.WithCancel(ctx)
-		defer cancel()
 		defer context.AfterFunc(g.endless, cancel)()
-		stream = &endlessStream{stream, bounded}
 	}
+	stream = &callStream{stream, ctx, callOf(ctx)}
 	err := g.run(ctx, info.FullMethod, func() error { return handler(server, stream) })
 	g.observe(ctx, info.FullMethod, nil, started, err)
 	return err
@@ -72,14 +71,6 @@ func (g *guard) stream(server any, stream grpc.ServerStream, info *grpc.StreamSe
 func ours(method string) bool {
 	return strings.HasPrefix(method, "/fleetspeak.") || strings.HasPrefix(method, "/farspeak.")
 }
-
-// endlessStream is a stream with a context that ends earlier.
-type endlessStream struct {
-	grpc.ServerStream
-	ctx context.Context
-}
-
-func (s *endlessStream) Context() context.Context { return s.ctx }
 
 // run calls a handler and turns what goes wrong into a status.
 func (g *guard) run(ctx context.Context, method string, handler func() error) (err error) {

@@ -87,12 +87,8 @@ func (s *service) GetPendingMessages(ctx context.Context, request *serverpb.GetP
 	if len(ids) == 0 {
 		return answer, nil
 	}
-	if request.GetWantData() || len(ids) > pageSize {
-		leave, err := s.enterBulk(ctx)
-		if err != nil {
-			return nil, err
-		}
-		defer leave()
+	if err := s.enterBulk(ctx); err != nil {
+		return nil, err
 	}
 	p := pendingPager{
 		store: s.store, ids: unique(ids), first: request.GetOffset(), limit: request.GetLimit(),

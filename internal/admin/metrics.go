@@ -26,8 +26,11 @@ type metrics struct {
 	refused     *prometheus.CounterVec   // reason
 	messages    *prometheus.CounterVec   // destination, duplicate
 	panics      prometheus.Counter
+	stalled     prometheus.Counter
 	underWay    prometheus.Gauge
 	connections prometheus.Gauge
+
+	refusedConnections prometheus.Counter
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
@@ -56,11 +59,19 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		}),
 		underWay: f.NewGauge(prometheus.GaugeOpts{
 			Name: "farspeak_admin_calls_under_way",
-			Help: "Calls under way.",
+			Help: "Calls under way, KeepAlive and health checks aside.",
 		}),
 		connections: f.NewGauge(prometheus.GaugeOpts{
 			Name: "farspeak_admin_connections",
 			Help: "Connections of callers.",
+		}),
+		stalled: f.NewCounter(prometheus.CounterOpts{
+			Name: "farspeak_admin_stalled_calls_total",
+			Help: "Calls that ended because their caller did not send the request, or did not read, for too long.",
+		}),
+		refusedConnections: f.NewCounter(prometheus.CounterOpts{
+			Name: "farspeak_admin_refused_connections_total",
+			Help: "Connections that were closed because their source had too many.",
 		}),
 	}
 	for _, reason := range []string{refusedToken, refusedBusy} {

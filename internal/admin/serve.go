@@ -22,8 +22,9 @@ const (
 	// maxHeaderBytes bounds the metadata of a call.
 	maxHeaderBytes = 32 << 10
 
-	// idleConnection is after what time a connection without calls is closed; backends send KeepAlive every few seconds.
-	idleConnection = time.Hour
+	// idleConnection is after what time a connection without calls is closed; backends send KeepAlive every few seconds, and
+	// the others' libraries connect again with their next call.
+	idleConnection = 5 * time.Minute
 	// pingAfter and pingTimeout find peers that are gone without a farewell.
 	pingAfter   = 2 * time.Minute
 	pingTimeout = 20 * time.Second

@@ -46,13 +46,20 @@ func (s *service) KeepAlive(context.Context, *fspb.EmptyMessage) (*fspb.EmptyMes
 	return &fspb.EmptyMessage{}, nil
 }
 
-// enterBulk waits for leave to make a large answer; the caller calls leave.
-func (s *service) enterBulk(ctx context.Context) (leave func(), err error) {
+// enterBulk waits until a large answer may be made. The place is given up at the end of the call, when the answer has been
+// serialized and handed to the connection: until then it is in memory, most of the time twice.
+func (s *service) enterBulk(ctx context.Context) error {
 	select {
 	case s.bulk <- struct{}{}:
-		return func() { <-s.bulk }, nil
+		leave := func() { <-s.bulk }
+		if c := callOf(ctx); c != nil {
+			c.leaveBulk = leave
+		} else {
+			context.AfterFunc(ctx, leave)
+		}
+		return nil
 	case <-ctx.Done():
-		return nil, ctx.Err()
+		return ctx.Err()
 	}
 }
 
