@@ -171,6 +171,16 @@ func (f *flights) finished() bool {
 	return f.closed
 }
 
+// oldest returns the size of the first unacknowledged record and how long it has been under way; zeros when there is none.
+func (f *flights) oldest() (size int, underWay time.Duration) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if len(f.waiting) == 0 {
+		return 0, 0
+	}
+	return f.waiting[0].size, time.Since(f.waiting[0].sent)
+}
+
 // end gives the messages of unacknowledged records back. If the server ended things, it may have been over the first of
 // these: suspect tells.
 func (f *flights) end(suspect bool) {

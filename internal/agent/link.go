@@ -254,22 +254,3 @@ func (l *link) postpone(p *endpoint, err error) {
 		p.notBefore = time.Now().Add(status.retryAfter + jitter(status.retryAfter/10))
 	}
 }
-
-// measure adapts the size of batches to a line that is slow: ten seconds' worth, within bounds.
-func (l *link) measure(bytes int, took time.Duration) {
-	const smallest = 256 << 10
-	if bytes < smallest || took <= 0 {
-		return
-	}
-	perTenSeconds := float64(bytes) / took.Seconds() * 10
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.batchBytes = int(min(max(perTenSeconds, smallest), maxBatchBytes))
-}
-
-// batchLimit is how many bytes the next batch may have.
-func (l *link) batchLimit() int {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.batchBytes
-}

@@ -200,23 +200,25 @@ func (l *link) pollServers(ctx context.Context, id *Identity, body []byte) (*fsp
 
 // poll is one exchange.
 func (l *link) poll(ctx context.Context, p *endpoint, id *Identity, body []byte) (*fspb.ContactData, error) {
-	ctx, cancel := context.WithTimeout(ctx, pollTimeout)
+	ctx, cancel := context.WithTimeoutCause(ctx, pollTimeout, errTooSlow)
 	defer cancel()
-	compressed := l.deflates(p)
-	if compressed {
-		body = wire.AppendDeflated(nil, body)
-	}
 	started := time.Now()
-	request, err := l.request(ctx, id, http.MethodPost, "https://"+p.address+"/message", bytes.NewReader(body))
+	reply, err := l.exchange(ctx, p, id, body)
+	if err != nil {
+		err = explain(ctx, err)
+		l.noteBroken(err, len(body), time.Since(started))
+		return nil, err
+	}
+	return reply, nil
+}
+
+// exchange sends a poll and reads the reply.
+func (l *link) exchange(ctx context.Context, p *endpoint, id *Identity, body []byte) (*fspb.ContactData, error) {
+	request, err := l.pollRequest(ctx, p, id, body)
 	if err != nil {
 		return nil, fmt.Errorf("make request: %w", err)
 	}
-	request.Header.Set(wire.AgentHeader, l.cfg.Version)
-	if compressed {
-		wire.EncodingDeflate.SetHeader(request.Header)
-		request.ContentLength = -1 // the original takes it for the length of what comes out (G-05)
-		request.Body = io.NopCloser(bytes.NewReader(body))
-	}
+	started := time.Now()
 	response, err := l.transports.get(id).RoundTrip(request)
 	if err != nil {
 		return nil, err
@@ -225,8 +227,26 @@ func (l *link) poll(ctx context.Context, p *endpoint, id *Identity, body []byte)
 	if response.StatusCode != http.StatusOK {
 		return nil, newStatusError(response)
 	}
-	l.measure(len(body), time.Since(started))
+	l.measure(len(body), time.Since(started)) // before compression, as batches are counted
 	return readReply(ctx, response.Body)
+}
+
+func (l *link) pollRequest(ctx context.Context, p *endpoint, id *Identity, body []byte) (*http.Request, error) {
+	compressed := l.deflates(p)
+	if compressed {
+		body = wire.AppendDeflated(nil, body)
+	}
+	request, err := l.request(ctx, id, http.MethodPost, "https://"+p.address+"/message", bytes.NewReader(body))
+	if err != nil {
+		return nil, err
+	}
+	request.Header.Set(wire.AgentHeader, l.cfg.Version)
+	if compressed {
+		wire.EncodingDeflate.SetHeader(request.Header)
+		request.ContentLength = -1 // the original takes it for the length of what comes out (G-05)
+		request.Body = io.NopCloser(bytes.NewReader(body))
+	}
+	return request, nil
 }
 
 func readReply(ctx context.Context, body io.Reader) (*fspb.ContactData, error) {

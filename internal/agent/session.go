@@ -96,6 +96,8 @@ func (s *session) run(parent context.Context) ended {
 	cancel(end.err)
 	s.endBody()
 	writer.Wait()
+	size, underWay := s.flights.oldest()
+	s.link.noteBroken(end.err, size, underWay)
 	s.flights.end(end.suspects())
 	end.rekeyed = end.orderly && s.link.state.identity() != s.id
 	return end
@@ -131,7 +133,7 @@ func (s *session) read(ctx context.Context, request *http.Request) ended {
 	defer attempt.Stop()
 	response, err := s.link.transports.get(s.id).RoundTrip(request)
 	if err != nil {
-		return ended{err: s.explain(ctx, err)}
+		return ended{err: explain(ctx, err)}
 	}
 	defer response.Body.Close()
 	if response.StatusCode != http.StatusOK {
@@ -141,7 +143,7 @@ func (s *session) read(ctx context.Context, request *http.Request) ended {
 	defer s.paced.rest()
 	records := wire.NewRecordReader(s.paced, wire.FromServer(nil))
 	if err := s.readFirst(records); err != nil {
-		return ended{err: s.explain(ctx, err)}
+		return ended{err: explain(ctx, err)}
 	}
 	attempt.Stop()
 	if err := checkRevoked(*response.TLS, s.link.state.isRevoked); err != nil { // the list may be younger than the dial
@@ -151,8 +153,8 @@ func (s *session) read(ctx context.Context, request *http.Request) ended {
 	return s.readRest(ctx, records, response.Header)
 }
 
-// explain prefers the reason for which the session was cancelled to the error that this made.
-func (s *session) explain(ctx context.Context, err error) error {
+// explain prefers the reason for which a contact was cancelled to the error that this made.
+func explain(ctx context.Context, err error) error {
 	if cause := context.Cause(ctx); cause != nil {
 		return cause
 	}
@@ -194,7 +196,7 @@ func (s *session) readRest(ctx context.Context, records *wire.RecordReader, head
 	case errors.Is(err, io.EOF):
 		end.err = errHungUp
 	default:
-		end.err = s.explain(ctx, err)
+		end.err = explain(ctx, err)
 	}
 	glog.Infof("session with server %s ended after %v (in order: %t)", s.to.address, end.lived.Round(time.Second), end.orderly)
 	return end
