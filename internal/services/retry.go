@@ -57,7 +57,7 @@ func (b *backlog) settle(ctx context.Context, c claim, u *unit, bm store.Backlog
 	out := store.BacklogOutcome{Service: bm.Service, ID: bm.ID}
 	switch o.verdict {
 	case taken:
-		out.Done, out.Keep = true, b.m.cfg.KeepResults && u.reports == nil
+		out.Done, out.Keep = true, b.keeps(u, from)
 	case failed:
 		out.Dead, out.Reason = true, reason(o.err)
 	case later:
@@ -76,6 +76,12 @@ func (b *backlog) settle(ctx context.Context, c claim, u *unit, bm store.Backlog
 	if b.finish(ctx, c, out) {
 		b.m.metrics.finished(u, out)
 	}
+}
+
+// keeps says whether the success of a message leaves a result. That of a message which no client sent always does: its
+// sender may ask for it, and by the result a repeated insertion is known as such.
+func (b *backlog) keeps(u *unit, from sender) bool {
+	return from.id.IsNil() || b.m.cfg.KeepResults && u.reports == nil
 }
 
 // retryDelay doubles with each attempt, from minRetry to maxRetry. Half of it is random.

@@ -97,7 +97,7 @@ type Config struct {
 	// PermanentCodes are the gRPC codes by which a backend refuses a message for good. Nil means INVALID_ARGUMENT. Every
 	// other code means "not now": an exception in a backend must not cost a message (G-20).
 	PermanentCodes []codes.Code
-	// KeepResults stores a result also for messages that a service took at once.
+	// KeepResults stores a result also for messages of clients that a service took. Those of admins always have one.
 	KeepResults bool
 	// CircuitOpenFor is the pause between two attempts to reach a service that is unavailable. Default 5 s.
 	CircuitOpenFor time.Duration
