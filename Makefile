@@ -5,6 +5,9 @@ VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev
 # What test, bench, vet and the like are about. The tests that take longest begin first, beside the others.
 PACKAGES ?= ./test/integration ./...
 
+# Where fs-client runs, besides the machine at hand.
+SYSTEMS := linux/arm64 windows/amd64 darwin/arm64
+
 # For test.
 TESTFLAGS ?=
 # For bench-micro: which benchmarks, how often, how long each.
@@ -68,17 +71,23 @@ bench-fabric: deps ## measure an installation of its own beside bars and floors;
 ##@ Look after the source
 
 .PHONY: lint
-lint: fmt vet staticcheck imports links drift vuln ## all of the checks below
+lint: fmt vet cross staticcheck imports links drift vuln ## all of the checks below
 
 .PHONY: fmt
 fmt: ## fail if a file is not formatted
 	@files=$$(gofmt -l .); if [ -n "$$files" ]; then echo "not formatted, run gofmt -w on:"; echo "$$files"; exit 1; fi
 
 .PHONY: vet
-vet: ## go vet, for all systems that programs are built for
+vet: ## go vet
 	$(GO) vet $(PACKAGES)
-	GOOS=windows CGO_ENABLED=0 $(GO) vet ./cmd/fs-client
-	GOOS=darwin CGO_ENABLED=0 $(GO) vet ./cmd/fs-client
+
+.PHONY: cross
+cross: ## build and vet the agent for the other systems that it runs on
+	@for system in $(SYSTEMS); do \
+		echo "fs-client for $$system"; \
+		export CGO_ENABLED=0 GOOS=$${system%/*} GOARCH=$${system#*/}; \
+		$(GO) vet ./cmd/fs-client ./internal/agent/... ./sdk/service && $(GO) build -o /dev/null ./cmd/fs-client || exit 1; \
+	done
 
 .PHONY: staticcheck
 staticcheck: ## staticcheck
