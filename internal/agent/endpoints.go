@@ -1,10 +1,12 @@
 package agent
 
 import (
+	"errors"
 	"math/rand/v2"
 	"net/http"
 	"slices"
 	"strconv"
+	"sync"
 	"time"
 )
 
@@ -14,13 +16,17 @@ const maxRetryAfter = 30 * time.Minute
 // endpoint is one server address.
 type endpoint struct {
 	address   string    // host:port
-	notBefore time.Time // the server asked for peace until then
-	plain     bool      // the server takes no compressed bodies
+	notBefore time.Time // the server asked for peace until then; guarded by endpoints.mu
+	plain     bool      // the server takes no compressed bodies; of the communicator's goroutine
 }
 
+// errNoServerReady says that each server asked to be left alone for now.
+var errNoServerReady = errors.New("no server may be tried yet")
+
 // endpoints are the configured servers in the order in which they are tried: the last good one, then the others, shuffled.
-// It belongs to the communicator's goroutine.
+// The communicator keeps the order; files are fetched in the same.
 type endpoints struct {
+	mu   sync.Mutex
 	list []*endpoint
 	good bool // list[0] served the last contact
 }
@@ -30,12 +36,12 @@ func newEndpoints(addresses []string) *endpoints {
 	for _, address := range addresses {
 		e.list = append(e.list, &endpoint{address: address})
 	}
-	e.shuffle()
+	e.shuffleLocked()
 	return e
 }
 
-// shuffle gives those that are not known to be good a new order, so that a fleet does not try them in step.
-func (e *endpoints) shuffle() {
+// shuffleLocked gives those that are not known to be good a new order, so that a fleet does not try them in step.
+func (e *endpoints) shuffleLocked() {
 	rest := e.list
 	if e.good {
 		rest = rest[1:]
@@ -45,6 +51,8 @@ func (e *endpoints) shuffle() {
 
 // ready returns those that may be tried now, in order.
 func (e *endpoints) ready(now time.Time) []*endpoint {
+	e.mu.Lock()
+	defer e.mu.Unlock()
 	var out []*endpoint
 	for _, p := range e.list {
 		if !p.notBefore.After(now) {
@@ -56,12 +64,16 @@ func (e *endpoints) ready(now time.Time) []*endpoint {
 
 // nextReady returns how long it takes until one may be tried.
 func (e *endpoints) nextReady(now time.Time) time.Duration {
+	e.mu.Lock()
+	defer e.mu.Unlock()
 	first := slices.MinFunc(e.list, func(a, b *endpoint) int { return a.notBefore.Compare(b.notBefore) })
 	return max(0, first.notBefore.Sub(now))
 }
 
 // prefer puts the one that served a contact first.
 func (e *endpoints) prefer(p *endpoint) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
 	i := slices.Index(e.list, p)
 	e.list = slices.Insert(slices.Delete(e.list, i, i+1), 0, p)
 	e.good = true
@@ -70,8 +82,17 @@ func (e *endpoints) prefer(p *endpoint) {
 
 // disappoint notes that the preferred one failed, and orders the next round anew.
 func (e *endpoints) disappoint() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
 	e.good = false
-	e.shuffle()
+	e.shuffleLocked()
+}
+
+// postpone keeps one from being tried before a time.
+func (e *endpoints) postpone(p *endpoint, until time.Time) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	p.notBefore = until
 }
 
 // retryAfter reads how long a response asks to be left alone: seconds or a date. Zero when it does not.

@@ -64,7 +64,7 @@ type link struct {
 	wake  chan struct{}
 	leave chan struct{}
 
-	// Owned by run.
+	// Its order is run's.
 	endpoints *endpoints
 
 	mu         sync.Mutex
@@ -251,6 +251,6 @@ func (l *link) tryPlain(p *endpoint, err error) bool {
 func (l *link) postpone(p *endpoint, err error) {
 	var status *statusError
 	if errors.As(err, &status) && status.retryAfter > 0 {
-		p.notBefore = time.Now().Add(status.retryAfter + jitter(status.retryAfter/10))
+		l.endpoints.postpone(p, time.Now().Add(status.retryAfter+jitter(status.retryAfter/10)))
 	}
 }

@@ -176,7 +176,7 @@ func (b *batch) foreground() bool {
 
 // pollServers sends the same bytes to one server after the other.
 func (l *link) pollServers(ctx context.Context, id *Identity, body []byte) (*fspb.ContactData, error) {
-	err := errors.New("no server may be tried yet")
+	err := errNoServerReady
 	for _, p := range l.endpoints.ready(time.Now()) {
 		var reply *fspb.ContactData
 		reply, err = l.poll(ctx, p, id, body)

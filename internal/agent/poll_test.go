@@ -104,6 +104,49 @@ func TestFailedPollDoesNotWaitForTheSchedule(t *testing.T) {
 	}
 }
 
+// The last good server is asked first, for as long as it is good.
+func TestPollsStayWithAServer(t *testing.T) {
+	t.Parallel()
+	one, other := newFakeServer(t), newFakeServer(t)
+	start(t, one, func(c *agent.Config) {
+		polling(c)
+		c.Link.MaxPollDelay = time.Millisecond
+		c.Link.Servers = []string{one.address(), other.address()}
+		c.Link.Roots.AddCert(other.http.Certificate())
+	})
+	good, spare := one, other
+	select {
+	case p := <-one.polls:
+		p.answer <- &fspb.ContactData{}
+	case p := <-other.polls:
+		p.answer <- &fspb.ContactData{}
+		good, spare = other, one
+	case <-time.After(patience):
+		t.Fatal("no poll comes")
+	}
+	stays := func() (last *fakePoll) {
+		t.Helper()
+		for range 10 {
+			good.nextPoll().answer <- &fspb.ContactData{}
+		}
+		last = good.nextPoll()
+		if len(spare.polls) > 0 {
+			t.Error("the other server is asked, too")
+		}
+		return last
+	}
+	last := stays()
+	good.setRefuse(func(w http.ResponseWriter, _ *http.Request) bool {
+		http.Error(w, "Server not ready.", http.StatusInternalServerError)
+		return true
+	})
+	last.answer <- &fspb.ContactData{}
+	spare.nextPoll().answer <- &fspb.ContactData{}
+	good.setRefuse(nil)
+	good, spare = spare, good
+	stays().answer <- &fspb.ContactData{}
+}
+
 func TestPolledRekey(t *testing.T) {
 	t.Parallel()
 	s := newFakeServer(t)

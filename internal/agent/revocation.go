@@ -78,11 +78,12 @@ func (l *link) recheck() {
 // errFileUnchanged says that there is nothing newer, or nothing at all.
 var errFileUnchanged = errors.New("file is missing or not modified")
 
-// fetchFile reads a file from the first server that has an answer.
+// fetchFile reads a file from the first server that has an answer, in the order of contacts: a server that is known to be
+// dead costs no file its timeout, and one that asked for peace has it.
 func (l *link) fetchFile(ctx context.Context, service, name, modified string) (data []byte, latest string, err error) {
-	err = errors.New("no server is configured")
-	for _, address := range l.cfg.Servers {
-		data, latest, err = l.fetchFileFrom(ctx, address, service, name, modified)
+	err = errNoServerReady
+	for _, p := range l.endpoints.ready(time.Now()) {
+		data, latest, err = l.fetchFileFrom(ctx, p.address, service, name, modified)
 		if err == nil || errors.Is(err, errFileUnchanged) || ctx.Err() != nil {
 			return data, latest, err
 		}

@@ -60,7 +60,7 @@ func (l *link) await(ctx context.Context, delay time.Duration) bool {
 
 // trySession goes through the servers until one of them opens a session, and returns when that is over.
 func (l *link) trySession(ctx context.Context) ended {
-	end := ended{err: fmt.Errorf("no server may be tried yet")}
+	end := ended{err: errNoServerReady}
 	for _, p := range l.endpoints.ready(time.Now()) {
 		end = l.sessionWith(ctx, p)
 		if ctx.Err() != nil || end.rekeyed {

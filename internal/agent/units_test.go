@@ -156,13 +156,13 @@ func TestEndpoints(t *testing.T) {
 	good := e.list[2]
 	e.prefer(good)
 	for range 20 {
-		e.shuffle()
+		e.shuffleLocked()
 		if e.list[0] != good {
 			t.Fatal("the good one is not tried first")
 		}
 	}
 	now := time.Now()
-	good.notBefore = now.Add(time.Minute)
+	e.postpone(good, now.Add(time.Minute))
 	if ready := e.ready(now); len(ready) != 2 || ready[0] == good || ready[1] == good {
 		t.Errorf("ready are %v", ready)
 	}
@@ -170,9 +170,9 @@ func TestEndpoints(t *testing.T) {
 		t.Errorf("next ready in %v", d)
 	}
 	for _, p := range e.list {
-		p.notBefore = now.Add(time.Hour)
+		e.postpone(p, now.Add(time.Hour))
 	}
-	good.notBefore = now.Add(time.Minute)
+	e.postpone(good, now.Add(time.Minute))
 	if d := e.nextReady(now); d != time.Minute {
 		t.Errorf("next ready in %v", d)
 	}
