@@ -3,6 +3,7 @@ package services
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"unicode/utf8"
 
@@ -75,6 +76,9 @@ func isUnavailable(err error) bool {
 func isTimeout(err error) bool {
 	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, errBudget) || status.Code(err) == codes.DeadlineExceeded
 }
+
+// unknownService is the failure of a message to a service that is not configured, in the original's words.
+func unknownService(name string) error { return fmt.Errorf("unknown service %q", name) }
 
 // reason returns the text of err as it may be stored: valid UTF-8 of at most maxReason bytes.
 func reason(err error) string {

@@ -71,7 +71,9 @@ func (in *intake) add(u *unit, msg *fspb.Message) {
 	if u == nil {
 		in.m.metrics.unknownService(msg, in.from)
 		name := msg.GetDestination().GetServiceName()
-		in.keep(kept{message: msg, service: cut(name, store.MaxName), dead: true, reason: reason(fmt.Errorf("unknown service %q", name))})
+		known := cut(name, store.MaxName)
+		// Whoever has a key of its own making can send to names of its own making: that must not fill the disk.
+		in.keep(kept{message: envelope(msg, known), service: known, dead: true, reason: reason(unknownService(name))})
 		return
 	}
 	for i := range in.groups {

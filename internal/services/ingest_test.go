@@ -93,6 +93,9 @@ func TestUnknownService(t *testing.T) {
 	if got := st.dead[idOf(b.Messages[0])]; got.Reason != `unknown service "Nowhere"` || got.Service != "Nowhere" || !got.Failed {
 		t.Errorf("result %+v", got)
 	}
+	if got := st.dead[idOf(b.Messages[0])].Message; got.GetData() != nil || got.GetSource().GetServiceName() != "Agent" {
+		t.Errorf("dead letter %v, want who sent it, and no payload", got)
+	}
 	got := st.dead[idOf(b.Messages[2])]
 	if len(got.Service) > store.MaxName || len(got.Reason) > 900 {
 		t.Errorf("service of %d bytes, reason of %d", len(got.Service), len(got.Reason))

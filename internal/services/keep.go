@@ -132,23 +132,27 @@ func queue[T any](ctx context.Context, b *batch.Batcher[T, error], item T, answe
 // stub is what remains of a message that the store refuses as it is, such as one that is too large: without it the client
 // would send the message, and its neighbours, for ever (G-16).
 func stub(k kept, why error) kept {
-	m := k.message
 	return kept{
-		message: &fspb.Message{
-			MessageId: m.GetMessageId(),
-			Source: &fspb.Address{
-				ClientId:    m.GetSource().GetClientId(),
-				ServiceName: cut(m.GetSource().GetServiceName(), store.MaxName),
-			},
-			Destination:  &fspb.Address{ServiceName: k.service},
-			MessageType:  cut(m.GetMessageType(), store.MaxName),
-			CreationTime: m.GetCreationTime(),
-		},
+		message: envelope(k.message, k.service),
 		service: k.service,
 		unit:    k.unit,
 		dead:    true,
 		reason:  reason(fmt.Errorf("cannot be stored: %w", why)),
 		stub:    true,
+	}
+}
+
+// envelope is what says which message it was, for the service of that name, and nothing that can be large.
+func envelope(m *fspb.Message, service string) *fspb.Message {
+	return &fspb.Message{
+		MessageId: m.GetMessageId(),
+		Source: &fspb.Address{
+			ClientId:    m.GetSource().GetClientId(),
+			ServiceName: cut(m.GetSource().GetServiceName(), store.MaxName),
+		},
+		Destination:  &fspb.Address{ServiceName: service},
+		MessageType:  cut(m.GetMessageType(), store.MaxName),
+		CreationTime: m.GetCreationTime(),
 	}
 }
 

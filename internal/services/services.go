@@ -5,7 +5,9 @@
 //
 //	Ingest ─┬─ the service takes it ──────────────────────────────► done; the store is not touched
 //	        ├─ fails for now, no slot, circuit open, too slow ──► backlog ──► Run tries again, with backoff
-//	        └─ fails for good, unknown service ─────────────────► result and dead letter, payload kept
+//	        └─ fails for good, unknown service ─────────────────► result and dead letter
+//
+// A dead letter has the payload, for when the message or the service has been mended; one to an unknown service has none.
 //
 // # Invariants
 //
