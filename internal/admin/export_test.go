@@ -18,6 +18,7 @@ const (
 	MaxWatches       = maxWatches
 	MaxProbesOfOne   = maxProbesOfOne
 	MaxFromOneSource = maxFromOneSource
+	PendingIDs       = pendingIDs
 )
 
 // Limited bounds the connections of a listener.

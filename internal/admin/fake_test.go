@@ -45,7 +45,7 @@ func (s *failingStore) ListClientServices(context.Context, identity.ClientID) ([
 	return nil, s.fail()
 }
 
-func (s *failingStore) FetchResourceUsage(context.Context, identity.ClientID, time.Time, time.Time) ([]store.ResourceUsage, error) {
+func (s *failingStore) FetchResourceUsage(context.Context, identity.ClientID, time.Time, time.Time, int64, int) ([]store.ResourceUsage, error) {
 	return nil, s.fail()
 }
 
@@ -61,7 +61,11 @@ func (s *failingStore) MessageStatus(context.Context, identity.MessageID) (*stor
 	return nil, s.fail()
 }
 
-func (s *failingStore) PendingMessages(context.Context, []identity.ClientID, uint64, uint64, bool) ([]*fspb.Message, error) {
+func (s *failingStore) PendingIDs(context.Context, []identity.ClientID, *identity.MessageID, int) ([]identity.MessageID, error) {
+	return nil, s.fail()
+}
+
+func (s *failingStore) PendingMessages(context.Context, []identity.MessageID, bool) ([]*fspb.Message, error) {
 	return nil, s.fail()
 }
 

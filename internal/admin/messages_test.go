@@ -3,14 +3,16 @@ package admin_test
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"slices"
-	"strings"
 	"testing"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/farspeak/farspeak/internal/admin"
 	"github.com/farspeak/farspeak/internal/identity"
 	"github.com/farspeak/farspeak/internal/store"
 	"github.com/farspeak/farspeak/internal/store/storetest"
@@ -165,68 +167,83 @@ func TestGetPendingMessagesOfNobodyAndRefused(t *testing.T) {
 	wantCode(t, err, codes.InvalidArgument)
 }
 
-// shiftingStore answers pages of messages, of which some go between the pages.
+// shiftingStore has messages of which some are completed while they are listed and read.
 type shiftingStore struct {
-	realStore
-	ids   []byte // first bytes of the messages' IDs
-	gone  []string
-	calls int
+	*failingStore
+	ids   []identity.MessageID // in order
+	gone  []int                // how many of the first are completed before each query
+	lists int                  // queries for IDs
 }
 
-func (s *shiftingStore) PendingMessages(_ context.Context, _ []identity.ClientID, offset, limit uint64, _ bool) ([]*fspb.Message, error) {
-	if s.calls < len(s.gone) {
-		s.ids = slices.DeleteFunc(s.ids, func(b byte) bool { return strings.IndexByte(s.gone[s.calls], b) >= 0 })
+func (s *shiftingStore) shift() {
+	if len(s.gone) > 0 {
+		s.ids, s.gone = s.ids[min(s.gone[0], len(s.ids)):], s.gone[1:]
 	}
-	s.calls++
+}
+
+func (s *shiftingStore) PendingIDs(_ context.Context, _ []identity.ClientID, after *identity.MessageID, limit int) ([]identity.MessageID, error) {
+	s.shift()
+	s.lists++
+	from := 0
+	if after != nil {
+		from = slices.IndexFunc(s.ids, func(id identity.MessageID) bool { return bytes.Compare(id[:], after[:]) > 0 })
+	}
+	if from < 0 {
+		return nil, nil
+	}
+	return slices.Clone(s.ids[from:min(len(s.ids), from+limit)]), nil
+}
+
+func (s *shiftingStore) PendingMessages(_ context.Context, ids []identity.MessageID, _ bool) ([]*fspb.Message, error) {
+	s.shift()
 	var page []*fspb.Message
-	for _, b := range s.ids[min(offset, uint64(len(s.ids))):] {
-		if uint64(len(page)) == limit {
-			break
+	for _, id := range ids {
+		if len(s.ids) > 0 && bytes.Compare(id[:], s.ids[0][:]) >= 0 {
+			page = append(page, &fspb.Message{MessageId: id[:]})
 		}
-		page = append(page, &fspb.Message{MessageId: append([]byte{b}, make([]byte, 31)...)})
 	}
 	return page, nil
 }
 
-// However many messages are completed between two pages, those that stay pending are all in the answer.
+// However many messages are completed between two queries, those that stay pending are all in the answer, once and in
+// order, as many as asked for.
 func TestGetPendingMessagesWhileSomeComplete(t *testing.T) {
-	var all []byte
-	for b := range 250 {
-		all = append(all, byte(b))
+	all := make([]identity.MessageID, 3*admin.PendingIDs+10)
+	for i := range all {
+		binary.BigEndian.PutUint32(all[i][:], uint32(i))
 	}
-	first := string(all[:126])   // most of the first page
-	last := string(all[128:129]) // where the second page begins
-	for name, gone := range map[string][]string{
-		"none":              nil,
-		"one":               {"", string(all[0])},
-		"most of a page":    {"", first},
-		"a page's end":      {"", last},
-		"all seen":          {"", string(all[:129])},
-		"all":               {"", string(all)},
-		"a few at a time":   {"", string(all[:3]), string(all[3:90]), string(all[120:131]), string(all[240:])},
-		"all before a page": {string(all[:249])},
+	for name, test := range map[string]struct {
+		gone          []int
+		offset, limit uint64
+		first, want   int // of the first message, and how many
+	}{
+		"none":                     {nil, 0, 0, 0, len(all)},
+		"some before the list":     {[]int{10}, 0, 0, 10, len(all) - 10},
+		"some after the list":      {[]int{0, 5000}, 0, 0, 5000, len(all) - 5000},
+		"more than a list":         {[]int{0, 2 * admin.PendingIDs}, 0, 0, 2 * admin.PendingIDs, admin.PendingIDs + 10},
+		"all":                      {[]int{0, len(all)}, 0, 0, 0, 0},
+		"a limit is reached later": {[]int{0, 100}, 0, 50, 100, 50},
+		"an offset over lists":     {nil, 2*admin.PendingIDs + 5, 10, 2*admin.PendingIDs + 5, 10},
+		"a limit over lists":       {nil, 0, 2 * admin.PendingIDs, 0, 2 * admin.PendingIDs},
+		"hostile":                  {nil, 1<<64 - 1, 1<<64 - 1, 0, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := &shiftingStore{realStore: storetest.NewSQLite(t), ids: slices.Clone(all), gone: gone}
+			s := &shiftingStore{failingStore: &failingStore{}, ids: all, gone: test.gone}
 			f := serve(t, s, nil)
 			answer, err := f.admin.GetPendingMessages(f.ctx, &serverpb.GetPendingMessagesRequest{
-				ClientIds: [][]byte{identity.NewClientID().Bytes()}, WantData: true,
-			})
+				ClientIds: [][]byte{identity.NewClientID().Bytes()}, Offset: test.offset, Limit: test.limit,
+			}, grpc.MaxCallRecvMsgSize(64<<20))
 			f.must(err)
-			var got []byte
-			for _, m := range answer.Messages {
-				got = append(got, m.MessageId[0])
+			if len(answer.Messages) != test.want {
+				t.Fatalf("%d messages, want %d", len(answer.Messages), test.want)
 			}
-			if !slices.IsSorted(got) || len(slices.Compact(slices.Clone(got))) != len(got) {
-				t.Errorf("out of order, or repeated: %v", got)
-			}
-			for _, b := range s.ids {
-				if !slices.Contains(got, b) {
-					t.Errorf("message %d is missing", b)
+			for i, m := range answer.Messages {
+				if identity.MessageID(m.MessageId) != all[test.first+i] {
+					t.Fatalf("message %d is %x, want %v", i, m.MessageId, all[test.first+i])
 				}
 			}
-			if s.calls > 20 {
-				t.Errorf("%d queries", s.calls)
+			if s.lists > 4 {
+				t.Errorf("%d lists", s.lists)
 			}
 		})
 	}

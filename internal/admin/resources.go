@@ -2,9 +2,11 @@ package admin
 
 import (
 	"context"
+	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/farspeak/farspeak/internal/identity"
 	"github.com/farspeak/farspeak/internal/store"
 	serverpb "github.com/farspeak/farspeak/proto/fleetspeak/server"
 )
@@ -30,19 +32,41 @@ func (s *service) FetchClientResourceUsageRecords(ctx context.Context, request *
 	if id.IsNil() {
 		return answer, nil
 	}
-	records, err := s.store.FetchResourceUsage(ctx, id, wholeMicros(start), wholeMicros(end))
-	if err != nil {
+	if err := s.enterBulk(ctx); err != nil {
 		return nil, err
 	}
 	room := room{s.cfg.MaxReplyBytes}
-	for i := range records {
-		record := usageProto(&records[i])
-		if err := room.take(record); err != nil {
-			return nil, err
-		}
+	err = s.eachUsage(ctx, id, wholeMicros(start), wholeMicros(end), func(u *store.ResourceUsage) error {
+		record := usageProto(u)
 		answer.Records = append(answer.Records, record)
+		return room.take(record)
+	})
+	if err != nil {
+		return nil, err
 	}
 	return answer, nil
+}
+
+// eachUsage visits the reports of a client with start <= time of storage < end.
+func (s *service) eachUsage(ctx context.Context, id identity.ClientID, start, end time.Time,
+	visit func(*store.ResourceUsage) error) error {
+	after := int64(-1) // before all reports of the moment
+	for {
+		page, err := s.store.FetchResourceUsage(ctx, id, start, end, after, pageSize)
+		if err != nil {
+			return err
+		}
+		for i := range page {
+			if err := visit(&page[i]); err != nil {
+				return err
+			}
+		}
+		if len(page) < pageSize {
+			return nil
+		}
+		last := page[len(page)-1]
+		start, after = last.ServerTime, last.Nonce
+	}
 }
 
 func usageProto(u *store.ResourceUsage) *serverpb.ClientResourceUsageRecord {

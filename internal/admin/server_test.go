@@ -139,13 +139,15 @@ func (s *largeStore) ListClients(_ context.Context, _ identity.ClientID, limit i
 	return page, nil
 }
 
-func (s *largeStore) PendingMessages(_ context.Context, _ []identity.ClientID, offset, limit uint64, _ bool) ([]*fspb.Message, error) {
-	var page []*fspb.Message
-	for i := offset; i < offset+limit && i < 250; i++ {
-		m := message(identity.NewClientID())
-		m.MessageId = append([]byte{byte(i)}, make([]byte, 31)...)
-		m.Data.Value = make([]byte, 64<<10)
-		page = append(page, m)
+func (s *largeStore) PendingIDs(_ context.Context, _ []identity.ClientID, _ *identity.MessageID, limit int) ([]identity.MessageID, error) {
+	return make([]identity.MessageID, min(limit, 250)), nil
+}
+
+func (s *largeStore) PendingMessages(_ context.Context, ids []identity.MessageID, _ bool) ([]*fspb.Message, error) {
+	page := make([]*fspb.Message, len(ids))
+	for i := range page {
+		page[i] = message(identity.NewClientID())
+		page[i].Data.Value = make([]byte, 64<<10)
 	}
 	return page, nil
 }

@@ -28,7 +28,8 @@ type clientStore interface {
 		lastContactAfter time.Time) ([]identity.ClientID, error)
 	ListContacts(ctx context.Context, id identity.ClientID, after time.Time, limit int) ([]store.Contact, error)
 	ListClientServices(ctx context.Context, id identity.ClientID) ([]store.ClientService, error)
-	FetchResourceUsage(ctx context.Context, id identity.ClientID, start, end time.Time) ([]store.ResourceUsage, error)
+	FetchResourceUsage(ctx context.Context, id identity.ClientID, start, end time.Time, after int64,
+		limit int) ([]store.ResourceUsage, error)
 	BlacklistClient(ctx context.Context, id identity.ClientID) (streamingTo string, err error)
 }
 
@@ -36,7 +37,8 @@ type clientStore interface {
 type messageStore interface {
 	InsertMessages(ctx context.Context, messages []*fspb.Message) ([]store.InsertOutcome, error)
 	MessageStatus(ctx context.Context, id identity.MessageID) (*store.MessageStatus, error)
-	PendingMessages(ctx context.Context, ids []identity.ClientID, offset, limit uint64, wantData bool) ([]*fspb.Message, error)
+	PendingIDs(ctx context.Context, clients []identity.ClientID, after *identity.MessageID, limit int) ([]identity.MessageID, error)
+	PendingMessages(ctx context.Context, ids []identity.MessageID, wantData bool) ([]*fspb.Message, error)
 	PendingCount(ctx context.Context, ids []identity.ClientID) (uint64, error)
 	DeletePending(ctx context.Context, ids []identity.ClientID, reason string) (deleted int64, err error)
 }

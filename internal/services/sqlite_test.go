@@ -242,7 +242,7 @@ func TestSystemReportsReachTheDatabase(t *testing.T) {
 	if err != nil || len(running) != 1 || running[0].Name != "Agent" {
 		t.Errorf("services %v, %v", running, err)
 	}
-	usage, err := st.FetchResourceUsage(t.Context(), clientA, time.Unix(0, 0), time.Now().Add(time.Hour))
+	usage, err := st.FetchResourceUsage(t.Context(), clientA, time.Unix(0, 0), time.Now().Add(time.Hour), -1, 10)
 	if err != nil || len(usage) != 1 || usage[0].Scope != "system" {
 		t.Errorf("usage %v, %v", usage, err)
 	}

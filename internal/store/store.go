@@ -148,6 +148,7 @@ type File struct {
 type ResourceUsage struct {
 	ClientID        identity.ClientID
 	ServerTime      time.Time // set by the store
+	Nonce           int64     // set by the store; orders the reports of one moment
 	Scope           string
 	PID             int64
 	ProcessStart    *timestamppb.Timestamp

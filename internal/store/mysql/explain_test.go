@@ -200,14 +200,16 @@ func (e *explained) hot(n int) map[string]func() {
 			}
 		},
 		"Admin": func() {
-			check(e.s.PendingMessages(e.ctx, clients, 0, 10, true))
+			check(e.s.PendingIDs(e.ctx, clients, nil, 10))
+			check(e.s.PendingIDs(e.ctx, clients, &refs[0].ID, 10))
+			check(e.s.PendingMessages(e.ctx, []identity.MessageID{refs[0].ID, refs[n-1].ID}, true))
 			check(e.s.PendingCount(e.ctx, clients))
 			check(e.s.MessageStatus(e.ctx, refs[0].ID))
 			check(e.s.ListClients(e.ctx, clients[0], 10))
 			check(e.s.ListClientIDs(e.ctx, clients[0], 10, true, time.Now().Add(-time.Hour)))
 			check(e.s.ListContacts(e.ctx, clients[0], time.Time{}, 10))
 			check(e.s.DeletePending(e.ctx, clients[n/2:], "removed"))
-			check(e.s.FetchResourceUsage(e.ctx, clients[0], time.Now().Add(-time.Hour), time.Now()))
+			check(e.s.FetchResourceUsage(e.ctx, clients[0], time.Now().Add(-time.Hour), time.Now(), -1, 10))
 			check(e.s.ListDeadLetters(e.ctx, "a", identity.MessageID{}, 10, true))
 			check(e.s.RetryDeadLetters(e.ctx, "a", []identity.MessageID{identity.MessageID(messages[0].MessageId)}))
 		},

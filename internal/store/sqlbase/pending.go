@@ -10,8 +10,8 @@ import (
 )
 
 const (
-	// pendingIDs reads ranges of PRIMARY.
-	pendingIDs = `SELECT message_id FROM client_messages {index PRIMARY} WHERE client_id IN ({list})`
+	// pendingIDs reads ranges of PRIMARY. The order of IDs is nobody's index for one client; see PendingIDs.
+	pendingIDs = `SELECT message_id FROM client_messages {index PRIMARY} WHERE client_id IN ({list}) AND message_id > ?`
 
 	// pendingHeaders and pendingWhole read ranges of by_message.
 	pendingHeaders = `SELECT message_id, header, NULL, 1 FROM client_messages {index by_message} WHERE message_id IN ({list})`
@@ -29,25 +29,36 @@ const (
 	deleteChunk = 500
 )
 
-// PendingMessages returns the messages to clients that are not completed, in the order of their IDs over all clients
-// together; limit 0 means no limit. The data is left out unless wanted.
-func (s *Store) PendingMessages(ctx context.Context, ids []identity.ClientID, offset, limit uint64,
-	wantData bool) (_ []*fspb.Message, err error) {
-	defer s.op("PendingMessages", &err)()
-	var all []identity.MessageID
-	for chunk := range slices.Chunk(sortedClients(slices.Values(ids)), maxList) {
-		found, err := s.read().messageIDs(ctx, s.sql(pendingIDs, len(chunk)), clientArgs(chunk)...)
+// PendingIDs returns the IDs of messages to clients that are not completed, in order over all clients together: those after
+// one, or from the first on when after is nil, limit at most. It looks at all that waits for the clients and keeps no more
+// than the limit in memory, so callers ask for many IDs at a time.
+func (s *Store) PendingIDs(ctx context.Context, clients []identity.ClientID, after *identity.MessageID,
+	limit int) (_ []identity.MessageID, err error) {
+	defer s.op("PendingIDs", &err)()
+	from := []byte{} // before every ID
+	if after != nil {
+		from = after[:]
+	}
+	first := smallest{limit: limit}
+	for chunk := range slices.Chunk(sortedClients(slices.Values(clients)), maxList) {
+		err := s.read().query(ctx, s.sql(pendingIDs, len(chunk)), append(clientArgs(chunk), from), func(r row) error {
+			var id identity.MessageID
+			err := r.Scan(fixed(id[:]))
+			first.add(id)
+			return err
+		})
 		if err != nil {
 			return nil, err
 		}
-		all = append(all, found...)
 	}
-	slices.SortFunc(all, compareMessages)
-	all = all[min(offset, uint64(len(all))):]
-	if limit > 0 {
-		all = all[:min(limit, uint64(len(all)))]
-	}
-	return s.read().messagesByID(ctx, all, wantData)
+	return first.inOrder(), nil
+}
+
+// PendingMessages returns those of the messages to clients that are not completed, in the order of ids. The data is left
+// out unless wanted.
+func (s *Store) PendingMessages(ctx context.Context, ids []identity.MessageID, wantData bool) (_ []*fspb.Message, err error) {
+	defer s.op("PendingMessages", &err)()
+	return s.read().messagesByID(ctx, ids, wantData)
 }
 
 // messagesByID reads pending messages, in the order of ids; those that were completed meanwhile are left out.

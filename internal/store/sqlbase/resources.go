@@ -20,8 +20,9 @@ const (
 	insertUsageRow = `(?, {now}, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
 
 	// fetchUsage reads one range of PRIMARY, in order.
-	fetchUsage = `SELECT server_us, ` + usageColumns + ` FROM resource_usage {index PRIMARY}
-		WHERE client_id = ? AND server_us >= ? AND server_us < ? ORDER BY server_us, nonce`
+	fetchUsage = `SELECT server_us, nonce, ` + usageColumns + ` FROM resource_usage {index PRIMARY}
+		WHERE client_id = ? AND server_us >= ? AND server_us < ? AND (server_us > ? OR nonce > ?)
+		ORDER BY server_us, nonce LIMIT ?`
 )
 
 // AddResourceUsage stores reports at the store's time. Those of clients that are not known are store.ErrUnknownClient.
@@ -85,16 +86,19 @@ func number(f float32) float64 {
 	return float64(f)
 }
 
-// FetchResourceUsage returns the reports of a client with start <= time < end, in the order of time.
-func (s *Store) FetchResourceUsage(ctx context.Context, id identity.ClientID, start,
-	end time.Time) (records []store.ResourceUsage, err error) {
+// FetchResourceUsage returns reports of a client with start <= time < end, in the order of time and nonce, limit at most.
+// Of those at start it leaves out what is not after a nonce: a page begins with time and nonce of the last report of the
+// page before, and the first with start and -1.
+func (s *Store) FetchResourceUsage(ctx context.Context, id identity.ClientID, start, end time.Time, after int64,
+	limit int) (records []store.ResourceUsage, err error) {
 	defer s.op("FetchResourceUsage", &err)()
-	args := []any{id[:], start.UnixMicro(), end.UnixMicro()}
+	from := start.UnixMicro()
+	args := []any{id[:], from, end.UnixMicro(), from, after, limit}
 	err = s.read().query(ctx, s.sql(fetchUsage), args, func(r row) error {
 		u := store.ResourceUsage{ClientID: id}
 		var at int64
 		var processStart, clientTime nullTime
-		err := r.Scan(&at, &u.Scope, &u.PID, &processStart.seconds, &processStart.nanos, &clientTime.seconds, &clientTime.nanos,
+		err := r.Scan(&at, &u.Nonce, &u.Scope, &u.PID, &processStart.seconds, &processStart.nanos, &clientTime.seconds, &clientTime.nanos,
 			&u.MeanUserCPU, &u.MaxUserCPU, &u.MeanSystemCPU, &u.MaxSystemCPU, &u.MeanResidentMiB, &u.MaxResidentMiB,
 			&u.Terminated, &u.MeanFDs, &u.MaxFDs)
 		u.ServerTime, u.ProcessStart, u.ClientTime = fromMicros(at), processStart.timestamp(), clientTime.timestamp()

@@ -27,40 +27,43 @@ func testPendingMessages(f *fixture) {
 	f.must(f.s.RecordAttempts(f.ctx, refsOf(known[0], idsOf(list[:1])), time.Hour))
 	slices.SortFunc(list, func(a, b *fspb.Message) int { return slices.Compare(a.MessageId, b.MessageId) })
 	asked := append(slices.Clone(known[:3]), known[0], identity.NewClientID())
+	want := idsOf(list)
 	for _, tc := range []struct {
-		name          string
-		offset, limit uint64
-		want          []*fspb.Message
+		name  string
+		after *identity.MessageID
+		limit int
+		want  []identity.MessageID
 	}{
-		{"all", 0, 0, list},
-		{"offset alone", 4, 0, list[4:]},
-		{"page", 2, 3, list[2:5]},
-		{"end", 7, 10, list[7:]},
-		{"past the end", 20, 10, nil},
-		{"hostile", 1 << 63, 1<<64 - 1, nil},
+		{"all", nil, 100, want},
+		{"as many as there are", nil, 9, want},
+		{"first page", nil, 4, want[:4]},
+		{"next page", &want[3], 4, want[4:8]},
+		{"last page", &want[7], 4, want[8:]},
+		{"past the end", &want[8], 4, nil},
+		{"after one that is not there", &identity.MessageID{}, 2, want[:2]},
+		{"none", nil, 0, nil},
 	} {
-		for _, wantData := range []bool{true, false} {
-			got, err := f.s.PendingMessages(f.ctx, asked, tc.offset, tc.limit, wantData)
-			f.must(err)
-			if len(got) != len(tc.want) {
-				f.Errorf("%s: %d messages, want %d", tc.name, len(got), len(tc.want))
-				continue
+		if got, err := f.s.PendingIDs(f.ctx, asked, tc.after, tc.limit); err != nil || !slices.Equal(got, tc.want) {
+			f.Errorf("%s: %v, %v; want %v", tc.name, got, err, tc.want)
+		}
+	}
+	for _, wantData := range []bool{true, false} {
+		// In the order asked for; what is not pending is left out.
+		got, err := f.s.PendingMessages(f.ctx, []identity.MessageID{want[3], identity.NewMessageID(), want[1], want[8]}, wantData)
+		f.must(err)
+		if !slices.EqualFunc(got, []*fspb.Message{list[3], list[1], list[8]}, func(got, want *fspb.Message) bool {
+			if want = proto.CloneOf(want); !wantData {
+				want.Data = nil
 			}
-			for i, m := range tc.want {
-				if want := proto.CloneOf(m); !wantData {
-					want.Data = nil
-					m = want
-				}
-				if !proto.Equal(got[i], m) {
-					f.Errorf("%s: message %d is %v, want %v", tc.name, i, got[i], m)
-				}
-			}
+			return proto.Equal(got, want)
+		}) {
+			f.Errorf("messages with data %v: %v", wantData, got)
 		}
 	}
 	if count, err := f.s.PendingCount(f.ctx, asked); err != nil || count != 9 {
 		f.Errorf("count %d, %v; want 9", count, err)
 	}
-	none, err := f.s.PendingMessages(f.ctx, nil, 0, 0, true)
+	none, err := f.s.PendingIDs(f.ctx, nil, nil, 10)
 	if count, countErr := f.s.PendingCount(f.ctx, nil); err != nil || countErr != nil || len(none) != 0 || count != 0 {
 		f.Errorf("no clients: %d messages, count %d, %v, %v", len(none), count, err, countErr)
 	}

@@ -3,6 +3,7 @@ package storetest
 import (
 	"errors"
 	"math"
+	"slices"
 	"strings"
 	"time"
 
@@ -15,7 +16,10 @@ import (
 	"github.com/farspeak/farspeak/internal/store"
 )
 
-var resourceTests = []test{{name: "AddAndFetch_G26", run: testResources}}
+var resourceTests = []test{
+	{name: "AddAndFetch_G26", run: testResources},
+	{name: "FetchPages", run: testResourcePages},
+}
 
 func testResources(f *fixture) { // G-26: the start of the process may be absent
 	id := f.client()
@@ -32,12 +36,12 @@ func testResources(f *fixture) { // G-26: the start of the process may be absent
 		f.Errorf("errors %v", errs)
 	}
 	f.allNil(f.s.AddResourceUsage(f.ctx, []store.ResourceUsage{odd, odd}))
-	got, err := f.s.FetchResourceUsage(f.ctx, id, start, time.Now().Add(time.Minute))
+	got, err := f.s.FetchResourceUsage(f.ctx, id, start, time.Now().Add(time.Minute), -1, 10)
 	f.must(err)
 	if len(got) != 3 {
 		f.Fatalf("%d records, want 3", len(got))
 	}
-	if diff := cmp.Diff(full, got[0], protocmp.Transform(), cmpopts.IgnoreFields(store.ResourceUsage{}, "ServerTime")); diff != "" {
+	if diff := cmp.Diff(full, got[0], protocmp.Transform(), cmpopts.IgnoreFields(store.ResourceUsage{}, "ServerTime", "Nonce")); diff != "" {
 		f.Errorf("record (-want +got):\n%s", diff)
 	}
 	if len(got[1].Scope) != store.MaxName || got[1].MeanUserCPU != 0 || got[1].ProcessStart != nil {
@@ -53,11 +57,38 @@ func testResources(f *fixture) { // G-26: the start of the process may be absent
 		{"end is not", start, at, 0},
 		{"years ago", time.Unix(0, 0), time.Unix(1, 0), 0},
 	} {
-		if got, err := f.s.FetchResourceUsage(f.ctx, id, tc.start, tc.end); err != nil || len(got) != tc.want {
+		if got, err := f.s.FetchResourceUsage(f.ctx, id, tc.start, tc.end, -1, 10); err != nil || len(got) != tc.want {
 			f.Errorf("%s: %d records, %v; want %d", tc.name, len(got), err, tc.want)
 		}
 	}
-	if none, err := f.s.FetchResourceUsage(f.ctx, identity.NewClientID(), start, time.Now()); err != nil || len(none) != 0 {
+	if none, err := f.s.FetchResourceUsage(f.ctx, identity.NewClientID(), start, time.Now(), -1, 10); err != nil || len(none) != 0 {
 		f.Errorf("an unknown client: %v, %v", none, err)
+	}
+}
+
+// testResourcePages reads page after page what came at one moment, and at another.
+func testResourcePages(f *fixture) {
+	id := f.client()
+	for range 2 {
+		f.allNil(f.s.AddResourceUsage(f.ctx, slices.Repeat([]store.ResourceUsage{{ClientID: id}}, 7)))
+	}
+	seen := make(map[int64]bool)
+	at, after, end := time.Now().Add(-time.Minute), int64(-1), time.Now().Add(time.Minute)
+	for pages := 0; ; pages++ {
+		page, err := f.s.FetchResourceUsage(f.ctx, id, at, end, after, 4)
+		f.must(err)
+		for _, u := range page {
+			if seen[u.Nonce] || u.ServerTime.Before(at) || u.ServerTime.Equal(at) && u.Nonce <= after {
+				f.Errorf("page %d has %v %d again, or out of order", pages, u.ServerTime, u.Nonce)
+			}
+			seen[u.Nonce] = true
+			at, after = u.ServerTime, u.Nonce
+		}
+		if len(page) < 4 {
+			break
+		}
+	}
+	if len(seen) != 14 {
+		f.Errorf("%d reports, want 14", len(seen))
 	}
 }
