@@ -65,7 +65,7 @@ func newMetrics(registerer prometheus.Registerer) *metrics {
 			"Megabytes written to a client."),
 		sentMessages: counter("fleetspeak_messages_sent_total", "Messages handed out to clients.", sentLabels...),
 		sentBytes: counter("fleetspeak_messages_sent_payload_bytes_size",
-			"Bytes of the messages handed out to clients.", sentLabels...),
+			"Payload bytes of the messages handed out to clients: type URL and value of their data.", sentLabels...),
 		refused:       counter("farspeak_refused_total", "Contacts, records and connections refused, by reason.", "reason"),
 		invalid:       counter("farspeak_invalid_messages_total", "Messages of clients that cannot be routed, by fault.", "fault"),
 		ended:         counter("farspeak_sessions_broken_total", "Sessions that ended out of order, by reason.", "reason"),
@@ -128,7 +128,7 @@ func (m *metrics) sent(messages []*store.PendingMessage) {
 		labels := []string{m.names.bound(sourceService(message.Encoded)), m.names.bound(message.Service),
 			m.names.bound(message.Type), ""}
 		m.sentMessages.WithLabelValues(labels...).Inc()
-		m.sentBytes.WithLabelValues(labels...).Add(float64(len(message.Encoded)))
+		m.sentBytes.WithLabelValues(labels...).Add(float64(payloadSize(message.Encoded)))
 	}
 }
 
@@ -158,6 +158,12 @@ func (s *nameSet) bound(name string) string {
 func sourceService(encoded []byte) string {
 	source := field(encoded, 2)
 	return string(field(source, 2))
+}
+
+// payloadSize is the size of type URL and value of a serialized message's data, as the original counts payloads.
+func payloadSize(encoded []byte) int {
+	data := field(encoded, 7)
+	return len(field(data, 1)) + len(field(data, 2))
 }
 
 // field returns the last length-delimited field of that number; nil when there is none.
@@ -199,7 +205,7 @@ func (o *pollObservation) writing(size int) { o.writeAt, o.out = time.Now(), siz
 
 // done ends the measurement with the status that the peer got, or would have got.
 func (o *pollObservation) done(status int) {
-	labels := []string{strconv.Itoa(status), o.kind, "false"}
+	labels := []string{strconv.Itoa(status), o.kind, "false"} // there is no cache of clients to hit
 	m, now := o.metrics, time.Now()
 	m.polls.WithLabelValues(labels...).Inc()
 	m.operation.WithLabelValues(labels...).Observe(now.Sub(o.start).Seconds())
