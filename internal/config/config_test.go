@@ -98,7 +98,7 @@ func TestDefaults(t *testing.T) {
 	const age = 30 * 24 * time.Hour
 	wantStore := config.Store{
 		Dialect: config.SQLite, Path: "/var/lib/farspeak/farspeak.db", MaxOpenConnections: 32,
-		Retention: config.Retention{Contacts: age, Results: age, DeadLetters: age, ResourceUsage: age},
+		Retention: config.Retention{Contacts: age, Results: age, DeadLetters: age, ResourceUsage: age, MaxDeadLetters: 200_000, MaxDeadLetterBytes: 8 << 30},
 	}
 	if d := cmp.Diff(wantStore, store, ignore); d != "" {
 		t.Errorf("store (-want +got):\n%s", d)
@@ -122,7 +122,8 @@ admin_config { listen_address: "unix:///run/farspeak/admin.sock" }
 stats_config { address: "localhost:1" } health_check_config { listen_address: "localhost:2" }
 farspeak {
   store { mysql_dsn_file: %[4]q max_open_connections: 7 contact_retention { seconds: 3600 } result_retention { seconds: 7200 }
-    dead_letter_retention { seconds: 10800 } resource_usage_retention { seconds: 14400 } }
+    dead_letter_retention { seconds: 10800 } resource_usage_retention { seconds: 14400 }
+    dead_letter_max_messages: 12 dead_letter_max_bytes: 13000000 }
   server {
     stream_lifetime { seconds: 60 } long_stream_lifetime { seconds: 3600 } sweep_interval { seconds: 1 } redelivery_interval { seconds: 2 }
     service_budget { nanos: 20000000 } backlog_budget { seconds: 5 } drain_timeout { seconds: 4 }
@@ -186,7 +187,8 @@ farspeak {
 	if err != nil {
 		t.Fatal(err)
 	}
-	wantAges := config.Retention{Contacts: time.Hour, Results: 2 * time.Hour, DeadLetters: 3 * time.Hour, ResourceUsage: 4 * time.Hour}
+	wantAges := config.Retention{Contacts: time.Hour, Results: 2 * time.Hour, DeadLetters: 3 * time.Hour, ResourceUsage: 4 * time.Hour,
+		MaxDeadLetters: 12, MaxDeadLetterBytes: 13_000_000}
 	if store.Dialect != config.MySQL || store.DSN.Reveal() != "user:pw@tcp(db:3306)/farspeak?tls=true" ||
 		store.MaxOpenConnections != 7 || store.Retention != wantAges {
 		t.Errorf("store: %+v", store)

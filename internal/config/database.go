@@ -27,12 +27,15 @@ type Store struct {
 	Warnings textpb.Problems
 }
 
-// Retention says at which age rows go. Zero keeps them for ever.
+// Retention says at which age rows go, and how many dead letters stay. Zero keeps them for ever.
 type Retention struct {
 	Contacts      time.Duration
 	Results       time.Duration
 	DeadLetters   time.Duration
 	ResourceUsage time.Duration
+
+	MaxDeadLetters     uint64
+	MaxDeadLetterBytes uint64
 }
 
 // Store returns the database. MySQL wins over SQLite; when nothing is configured it is SQLite at DefaultSQLitePath. The
@@ -107,6 +110,9 @@ func (f *File) retention(r *textpb.Report) Retention {
 		Results:       duration(r, at+"result_retention", pb.GetResultRetention(), retention),
 		DeadLetters:   duration(r, at+"dead_letter_retention", pb.GetDeadLetterRetention(), retention),
 		ResourceUsage: duration(r, at+"resource_usage_retention", pb.GetResourceUsageRetention(), retention),
+
+		MaxDeadLetters:     number(r, at+"dead_letter_max_messages", pb.GetDeadLetterMaxMessages(), deadLetterMaxMessages),
+		MaxDeadLetterBytes: number(r, at+"dead_letter_max_bytes", pb.GetDeadLetterMaxBytes(), deadLetterMaxBytes),
 	}
 	if pb.GetKeepForever() {
 		return Retention{}

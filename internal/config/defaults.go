@@ -30,6 +30,9 @@ const (
 var (
 	maxOpenConnections = rule[uint32]{32, 1, 10000}
 	retention          = rule[time.Duration]{30 * day, time.Minute, century} // each of the four ages
+
+	deadLetterMaxMessages = rule[uint64]{200_000, 1, math.MaxInt64}
+	deadLetterMaxBytes    = rule[uint64]{8 * gib, 1 * mib, math.MaxInt64}
 )
 
 // Settings of fs-server.

@@ -2,7 +2,7 @@ package store
 
 import "time"
 
-// Retention says how long rows that would pile up are kept (G-22). Zero keeps them for ever.
+// Retention says how long, or how many, rows that would pile up are kept (G-22). Zero keeps them for ever, or all.
 type Retention struct {
 	Contacts      time.Duration // contact history
 	Results       time.Duration // results of messages: also how long an ID is remembered, so that it is not taken twice
@@ -12,6 +12,11 @@ type Retention struct {
 	Servers       time.Duration // servers without a heartbeat
 	TicketKeys    time.Duration // TLS session ticket keys
 	Clients       time.Duration // clients without a contact, with all that belongs to them; blacklisted ones stay
+
+	// Clients make dead letters as fast as services refuse what they send, so that an age is no bound: past one of these the
+	// oldest go before their time.
+	MaxDeadLetters     int64
+	MaxDeadLetterBytes int64
 }
 
 // DefaultRetention is what applies when nothing is configured. Clients are kept.
@@ -25,5 +30,8 @@ func DefaultRetention() Retention {
 		Broadcasts:    90 * day,
 		Servers:       day,
 		TicketKeys:    3 * day,
+
+		MaxDeadLetters:     200_000,
+		MaxDeadLetterBytes: 8 << 30,
 	}
 }

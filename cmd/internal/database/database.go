@@ -48,7 +48,7 @@ func OpenChecked(ctx context.Context, cfg config.Store, options Options) (*sqlba
 	return opened, nil
 }
 
-// Retention maps the configured ages onto those of the store. What has no setting keeps its default; keeping everything
+// Retention maps the configured ages and bounds onto those of the store. What has no setting keeps its default; keeping everything
 // also keeps that.
 func Retention(cfg config.Retention) store.Retention {
 	if cfg == (config.Retention{}) {
@@ -57,5 +57,6 @@ func Retention(cfg config.Retention) store.Retention {
 	ages := store.DefaultRetention()
 	ages.Contacts, ages.Results = cfg.Contacts, cfg.Results
 	ages.DeadLetters, ages.ResourceUsage = cfg.DeadLetters, cfg.ResourceUsage
+	ages.MaxDeadLetters, ages.MaxDeadLetterBytes = int64(cfg.MaxDeadLetters), int64(cfg.MaxDeadLetterBytes)
 	return ages
 }

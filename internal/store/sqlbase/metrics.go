@@ -16,6 +16,7 @@ type metrics struct {
 	statements   prometheus.Counter
 	transactions prometheus.Counter
 	retries      *prometheus.CounterVec
+	evicted      prometheus.Counter
 }
 
 func newMetrics(cfg Config) *metrics {
@@ -38,6 +39,10 @@ func newMetrics(cfg Config) *metrics {
 			Name: "farspeak_store_retries_total",
 			Help: "Transactions that were run again, by the reason.",
 		}, []string{"reason"}),
+		evicted: f.NewCounter(prometheus.CounterOpts{
+			Name: "farspeak_dead_letters_evicted_total",
+			Help: "Dead letters that this daemon removed before their time because there were too many.",
+		}),
 	}
 }
 

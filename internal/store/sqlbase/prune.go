@@ -50,8 +50,8 @@ var expiringTables = []expiring{
 	},
 }
 
-// Prune deletes rows that are older than the retention says, about limit of each table and the oldest first, and returns
-// how many (G-22). Call it again while it deletes any. Many servers may prune at the same time.
+// Prune deletes rows that are older than the retention says, about limit of each table and the oldest first, and dead letters
+// that are too many. It returns how many (G-22). Call it again while it deletes any. Many servers may prune at the same time.
 func (s *Store) Prune(ctx context.Context, keep store.Retention, limit int) (deleted int64, err error) {
 	defer s.op("Prune", &err)()
 	limit = max(limit, 1)
@@ -63,7 +63,7 @@ func (s *Store) Prune(ctx context.Context, keep store.Retention, limit int) (del
 		}
 	}
 	for _, prune := range []func(context.Context, store.Retention, int) (int64, error){
-		s.pruneBroadcasts, s.pruneClients, s.pruneFiles,
+		s.pruneDead, s.pruneBroadcasts, s.pruneClients, s.pruneFiles,
 	} {
 		n, err := prune(ctx, keep, limit)
 		deleted += n

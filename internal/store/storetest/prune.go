@@ -2,6 +2,7 @@ package storetest
 
 import (
 	"crypto/rand"
+	"slices"
 	"sync"
 	"time"
 
@@ -14,6 +15,7 @@ var pruneTests = []test{
 	{name: "ByAge_G22", run: testPrune},
 	{name: "InBoundedBatches_G22", run: testPruneBatches},
 	{name: "TwoServersPrune_G22", run: testPruneRace},
+	{name: "TooManyDeadLetters_G22", run: testPruneDead},
 	{name: "EndedBroadcasts_G22", run: testPruneBroadcasts},
 	{name: "LostClients_G22", run: testPruneClients},
 	{name: "AbandonedUploads", run: testPruneFiles},
@@ -118,6 +120,45 @@ func testPruneBatches(f *fixture) { // G-22
 	for _, want := range []int64{10, 0} {
 		if n, err := f.s.Prune(f.ctx, keep, 30); err != nil || n != want {
 			f.Errorf("deleted %d, %v; want %d", n, err, want)
+		}
+	}
+}
+
+func testPruneDead(f *fixture) { // G-22
+	large := backlogOf(1, "a")
+	large[0].Message.Data.Value = make([]byte, 10_000)
+	var moments []identity.MessageID // each of its own
+	for i := range 25 {
+		letter := backlogOf(1, "b")
+		if i == 3 {
+			letter = large
+		}
+		f.bury(letter)
+		f.db.Exec(f, "UPDATE dead_letters SET failed_us = failed_us - 1000")
+		moments = append(moments, letter[0].ID)
+	}
+	f.db.Exec(f, "UPDATE message_results SET processed_us = processed_us - 7200000000")
+	left := func() int64 { return f.db.Count(f, "SELECT COUNT(*) FROM dead_letters") }
+	for _, tc := range []struct {
+		keep  store.Retention
+		limit int
+		want  int64
+	}{
+		{store.Retention{}, 10, 25},
+		{store.Retention{MaxDeadLetters: 25, MaxDeadLetterBytes: 1 << 20}, 10, 25},
+		{store.Retention{MaxDeadLetters: 23}, 10, 23},
+		{store.Retention{MaxDeadLetterBytes: 10_000}, 10, 21}, // the large one and those before it are too much
+		{store.Retention{MaxDeadLetters: 5}, 2, 5},
+	} {
+		before := left()
+		if n := f.pruneAll(f.s, tc.keep, tc.limit); n != before-tc.want || left() != tc.want {
+			f.Errorf("%+v: %d deleted and %d left, want %d left", tc.keep, n, left(), tc.want)
+		}
+	}
+	got := f.dead("b")
+	for _, id := range moments[20:] {
+		if !slices.Contains(got, id) {
+			f.Errorf("the oldest must go first; one of the newest is gone")
 		}
 	}
 }

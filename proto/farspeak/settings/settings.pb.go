@@ -110,10 +110,14 @@ type Store struct {
 	DeadLetterRetention *durationpb.Duration `protobuf:"bytes,5,opt,name=dead_letter_retention,json=deadLetterRetention,proto3" json:"dead_letter_retention,omitempty"`
 	// Age at which resource usage records go. Default 30 days.
 	ResourceUsageRetention *durationpb.Duration `protobuf:"bytes,6,opt,name=resource_usage_retention,json=resourceUsageRetention,proto3" json:"resource_usage_retention,omitempty"`
-	// Prune nothing, whatever the ages above. Default false.
-	KeepForever   bool `protobuf:"varint,7,opt,name=keep_forever,json=keepForever,proto3" json:"keep_forever,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	// Prune nothing, whatever the ages above and the bounds below. Default false.
+	KeepForever bool `protobuf:"varint,7,opt,name=keep_forever,json=keepForever,proto3" json:"keep_forever,omitempty"`
+	// Dead letters kept at most; past it the oldest go. Default 200,000.
+	DeadLetterMaxMessages uint64 `protobuf:"varint,8,opt,name=dead_letter_max_messages,json=deadLetterMaxMessages,proto3" json:"dead_letter_max_messages,omitempty"`
+	// Bytes of dead letters kept at most; past it the oldest go. Default 8 GiB.
+	DeadLetterMaxBytes uint64 `protobuf:"varint,9,opt,name=dead_letter_max_bytes,json=deadLetterMaxBytes,proto3" json:"dead_letter_max_bytes,omitempty"`
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
 }
 
 func (x *Store) Reset() {
@@ -193,6 +197,20 @@ func (x *Store) GetKeepForever() bool {
 		return x.KeepForever
 	}
 	return false
+}
+
+func (x *Store) GetDeadLetterMaxMessages() uint64 {
+	if x != nil {
+		return x.DeadLetterMaxMessages
+	}
+	return 0
+}
+
+func (x *Store) GetDeadLetterMaxBytes() uint64 {
+	if x != nil {
+		return x.DeadLetterMaxBytes
+	}
+	return 0
 }
 
 // Server is about the daemon that clients connect to.
@@ -689,7 +707,7 @@ const file_farspeak_settings_settings_proto_rawDesc = "" +
 	"\x05store\x18\x01 \x01(\v2\x18.farspeak.settings.StoreR\x05store\x121\n" +
 	"\x06server\x18\x02 \x01(\v2\x19.farspeak.settings.ServerR\x06server\x12.\n" +
 	"\x05admin\x18\x03 \x01(\v2\x18.farspeak.settings.AdminR\x05admin\x127\n" +
-	"\bnotifier\x18\x04 \x01(\v2\x1b.farspeak.settings.NotifierR\bnotifier\"\xb4\x03\n" +
+	"\bnotifier\x18\x04 \x01(\v2\x1b.farspeak.settings.NotifierR\bnotifier\"\xa0\x04\n" +
 	"\x05Store\x12$\n" +
 	"\x0emysql_dsn_file\x18\x01 \x01(\tR\fmysqlDsnFile\x120\n" +
 	"\x14max_open_connections\x18\x02 \x01(\rR\x12maxOpenConnections\x12F\n" +
@@ -697,7 +715,9 @@ const file_farspeak_settings_settings_proto_rawDesc = "" +
 	"\x10result_retention\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x0fresultRetention\x12M\n" +
 	"\x15dead_letter_retention\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\x13deadLetterRetention\x12S\n" +
 	"\x18resource_usage_retention\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\x16resourceUsageRetention\x12!\n" +
-	"\fkeep_forever\x18\a \x01(\bR\vkeepForever\"\xbe\n" +
+	"\fkeep_forever\x18\a \x01(\bR\vkeepForever\x127\n" +
+	"\x18dead_letter_max_messages\x18\b \x01(\x04R\x15deadLetterMaxMessages\x121\n" +
+	"\x15dead_letter_max_bytes\x18\t \x01(\x04R\x12deadLetterMaxBytes\"\xbe\n" +
 	"\n" +
 	"\x06Server\x12B\n" +
 	"\x0fstream_lifetime\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x0estreamLifetime\x12@\n" +
