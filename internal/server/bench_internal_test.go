@@ -109,7 +109,7 @@ func BenchmarkDecodeRecord(b *testing.B) {
 		b.Run(fmt.Sprint(count), func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				rec, err := s.decodeRecord(body)
+				rec, err := s.decodeRecord(body, s.budget)
 				if err != nil {
 					b.Fatal(err)
 				}

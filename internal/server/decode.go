@@ -32,30 +32,30 @@ type record struct {
 
 // charge is what decoded records take of the memory budget.
 type charge struct {
-	budget *wire.Budget
+	memory wire.Memory
 	bytes  int
 }
 
 // release gives back the memory of a record whose messages were taken. It may be called again.
 func (c *charge) release() {
-	c.budget.Release(c.bytes)
+	c.memory.Release(c.bytes)
 	c.bytes = 0
 }
 
 // decodeContact parses the record that makes a contact, a poll or the first one of a session, and puts it to the checks
 // that need no store: a contact that fails them leaves no trace (G-32).
-func (s *Server) decodeContact(body []byte) (record, error) {
-	return s.decode(body, s.labelled)
+func (s *Server) decodeContact(body []byte, memory wire.Memory) (record, error) {
+	return s.decode(body, memory, s.labelled)
 }
 
 // decodeRecord parses a later record of a session. What its labels are worth was decided by the first one.
-func (s *Server) decodeRecord(body []byte) (record, error) {
-	return s.decode(body, func([]string) bool { return true })
+func (s *Server) decodeRecord(body []byte, memory wire.Memory) (record, error) {
+	return s.decode(body, memory, func([]string) bool { return true })
 }
 
 // decode parses a record. The caller releases its charge.
-func (s *Server) decode(body []byte, admitted func(labels []string) bool) (rec record, err error) {
-	rec.charge = &charge{budget: s.budget}
+func (s *Server) decode(body []byte, memory wire.Memory, admitted func(labels []string) bool) (rec record, err error) {
+	rec.charge = &charge{memory: memory}
 	defer func() {
 		if err != nil {
 			rec.charge.release()
@@ -140,7 +140,7 @@ func (c *charge) pay(elements int) error {
 	if charged <= 0 {
 		return nil
 	}
-	if err := c.budget.Acquire(charged); err != nil {
+	if err := c.memory.Acquire(charged); err != nil {
 		return err
 	}
 	c.bytes += charged

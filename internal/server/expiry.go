@@ -27,7 +27,7 @@ func (e *expiry) addOpening(n *session) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	n.told = true
-	n.leaveAt = time.Now().Add(recordTimeout)
+	n.leaveAt = time.Now().Add(longestRecord + recordTimeout)
 	heap.Push(&e.sessions, n)
 }
 

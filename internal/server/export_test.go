@@ -21,7 +21,7 @@ func NewReserve(limits RegistrationLimits) func(address string) (settle func(reg
 
 // Decode does what a record goes through before its messages reach a service, and returns how many do.
 func Decode(s *Server, body []byte) (int, error) {
-	rec, err := s.decodeContact(body)
+	rec, err := s.decodeContact(body, s.budget)
 	if err != nil {
 		return 0, err
 	}

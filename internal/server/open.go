@@ -94,7 +94,7 @@ func (n *session) begin(encoding wire.Encoding, p peer, lifetime time.Duration, 
 	s.expiry.addOpening(n)
 	n.source = &pacedReader{stream: n.stream}
 	var err error
-	if n.records, err = s.openRecords(n.source, encoding); err != nil {
+	if n.records, err = s.openRecords(n.source, encoding, n.memory); err != nil {
 		n.refuse(err, o)
 		return false
 	}
@@ -125,7 +125,7 @@ func (n *session) refuse(err error, o *pollObservation) {
 }
 
 // openRecords makes the record reader of a stream and checks the magic.
-func (s *Server) openRecords(source *pacedReader, encoding wire.Encoding) (*wire.RecordReader, error) {
+func (s *Server) openRecords(source *pacedReader, encoding wire.Encoding, memory wire.Memory) (*wire.RecordReader, error) {
 	if err := source.stream.SetReadDeadline(time.Now().Add(firstByteTimeout)); err != nil {
 		return nil, fmt.Errorf("%w: %w", errPeerGone, err)
 	}
@@ -133,7 +133,7 @@ func (s *Server) openRecords(source *pacedReader, encoding wire.Encoding) (*wire
 	if err != nil {
 		return nil, bodyRefusal(err)
 	}
-	reader := wire.NewRecordReader(pacedBody{body, source}, wire.FromClient(s.budget))
+	reader := wire.NewRecordReader(pacedBody{body, source}, wire.FromClient(memory))
 	if err := reader.ReadMagic(); err != nil {
 		_ = reader.Close()
 		return nil, readRefusal(err)
@@ -168,15 +168,15 @@ func readRefusal(err error) error {
 // registry.
 func (n *session) open(reader *wire.RecordReader, p peer, o *pollObservation) error {
 	s := n.server
-	ctx, cancel := context.WithTimeout(s.life, recordTimeout)
-	defer cancel()
 	raw, err := reader.Next()
 	if err != nil {
 		return readRefusal(err)
 	}
+	ctx, cancel := context.WithTimeout(s.life, recordTimeout)
+	defer cancel()
 	defer raw.Release() // its share of the budget stands for the messages, too
 	o.read(len(raw.Bytes()))
-	rec, err := s.decodeContact(raw.Bytes())
+	rec, err := s.decodeContact(raw.Bytes(), n.memory)
 	if err != nil {
 		return err
 	}

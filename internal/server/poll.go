@@ -3,7 +3,6 @@ package server
 import (
 	"context"
 	"errors"
-	"io"
 	"net/http"
 	"strconv"
 	"time"
@@ -14,7 +13,7 @@ import (
 )
 
 const (
-	// pollBudget bounds a whole poll, body included.
+	// pollBudget bounds a poll from the end of its body on.
 	pollBudget = 5 * time.Minute
 	// maxMessagesPerPush is the largest number of queued messages in one record to a client.
 	maxMessagesPerPush = 100
@@ -69,16 +68,17 @@ func (s *Server) poll(w http.ResponseWriter, r *http.Request, o *pollObservation
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(r.Context(), pollBudget)
-	defer cancel()
-	setDeadlines(w, pollBudget)
-	body, err := s.readPoll(ctx, r.Body, encoding)
+	memory := s.memoryFor(p)
+	body, err := s.readPoll(w, r, encoding, memory)
 	if err != nil {
 		return err
 	}
 	defer body.Release() // its share of the budget stands for the messages, too
 	o.read(len(body.Bytes()))
-	rec, err := s.decodeContact(body.Bytes())
+	ctx, cancel := context.WithTimeout(r.Context(), pollBudget)
+	defer cancel()
+	setDeadlines(w, pollBudget)
+	rec, err := s.decodeContact(body.Bytes(), memory)
 	if err != nil {
 		return err
 	}
@@ -87,13 +87,17 @@ func (s *Server) poll(w http.ResponseWriter, r *http.Request, o *pollObservation
 }
 
 // readPoll reads a whole body, growing with what arrives.
-func (s *Server) readPoll(ctx context.Context, body io.Reader, encoding wire.Encoding) (*wire.Record, error) {
-	reader, err := wire.NewBody(body, encoding)
+func (s *Server) readPoll(w http.ResponseWriter, r *http.Request, encoding wire.Encoding, memory wire.Memory) (*wire.Record, error) {
+	setDeadlines(w, longestRecord)
+	paced := &pacedPoll{setReadDeadline: http.NewResponseController(w).SetReadDeadline}
+	paced.begin()
+	reader, err := wire.NewBody(r.Body, encoding)
 	if err != nil {
 		return nil, encodingRefusal(err)
 	}
 	defer reader.Close()
-	read, err := wire.ReadAll(ctx, reader, wire.MaxClientRecord, s.budget)
+	paced.Reader = reader
+	read, err := wire.ReadAll(r.Context(), paced, wire.MaxClientRecord, memory)
 	switch {
 	case errors.Is(err, wire.ErrBudget):
 		return nil, noMemory()

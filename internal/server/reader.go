@@ -3,75 +3,12 @@ package server
 import (
 	"context"
 	"errors"
-	"io"
 	"net/http"
 	"os"
 	"slices"
-	"time"
 
 	"github.com/farspeak/farspeak/internal/wire"
 )
-
-// pace is how much time the reading of a session has.
-type pace uint8
-
-const (
-	paceOpening pace = iota // a deadline runs for the first byte
-	paceRecord              // a deadline runs for the record that has begun
-	paceIdle                // none runs: the next record may take as long as it likes to begin
-)
-
-// pacedReader gives a record a deadline from its first byte on, and none to the silence between records: an idle session
-// has no timer. It belongs to the reading goroutine.
-type pacedReader struct {
-	stream stream
-	pace   pace
-}
-
-// Read reads from the stream. Whoever waits for a record asks for one byte: the first of its length, or of a compressed
-// piece. A larger read while idle is for a piece that has begun, and is in a decompressor in part.
-func (p *pacedReader) Read(b []byte) (int, error) {
-	if p.pace == paceIdle && len(b) > 1 {
-		if err := p.begin(); err != nil {
-			return 0, err
-		}
-	}
-	n, err := p.stream.Read(b)
-	if p.pace != paceRecord && n > 0 {
-		if deadlineErr := p.begin(); err == nil {
-			err = deadlineErr
-		}
-	}
-	return n, err
-}
-
-func (p *pacedReader) begin() error {
-	p.pace = paceRecord
-	return p.stream.SetReadDeadline(time.Now().Add(recordTimeout))
-}
-
-// pacedBody is what a pacedReader's bytes decode to. A record may begin without a read from below: when its first bytes
-// were compressed together with the record before it.
-type pacedBody struct {
-	io.ReadCloser
-	below *pacedReader
-}
-
-func (b pacedBody) Read(p []byte) (int, error) {
-	n, err := b.ReadCloser.Read(p)
-	if n > 0 && b.below.pace == paceIdle {
-		if deadlineErr := b.below.begin(); err == nil {
-			err = deadlineErr
-		}
-	}
-	return n, err
-}
-
-// rest ends a record.
-func (p *pacedReader) rest() error {
-	p.pace = paceIdle
-	return p.stream.SetReadDeadline(time.Time{})
-}
 
 // readRecords reads, processes and acknowledges records 1, 2, … in order until there is nothing to read (errParked) or the
 // stream ends. It never acknowledges a record that failed, and it never skips one: the agent counts acknowledgements and
@@ -120,7 +57,7 @@ func (n *session) readRecord(reader *wire.RecordReader, index uint64) error {
 // meanwhile, too.
 func (n *session) takeRecord(raw *wire.Record) (tookKey bool, err error) {
 	defer raw.Release()
-	rec, err := n.server.decodeRecord(raw.Bytes())
+	rec, err := n.server.decodeRecord(raw.Bytes(), n.memory)
 	if err != nil {
 		return false, err
 	}

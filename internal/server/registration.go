@@ -75,10 +75,9 @@ type reservation struct {
 
 // reserve finds a place for a registration from an address. An address that cannot be parsed shares a limit with its like.
 func (l *registrationLimiter) reserve(address string) (reservation, bool) {
-	parsed, _ := netip.ParseAddrPort(address)
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	of := l.paceLocked(source(parsed.Addr().Unmap()))
+	of := l.paceLocked(clientAddress(address))
 	if !of.free() || !l.all.free() {
 		return reservation{}, false
 	}
@@ -102,8 +101,11 @@ func (r reservation) settle(registered bool) {
 	}
 }
 
-// source is what counts as one address: of IPv6 a whole /64, which a single machine may use up at will.
-func source(address netip.Addr) netip.Addr {
+// clientAddress is what counts as one address of an observed one, host:port: of IPv6 a whole /64, which a single machine
+// may use up at will. It is not valid when the address cannot be parsed.
+func clientAddress(observed string) netip.Addr {
+	parsed, _ := netip.ParseAddrPort(observed)
+	address := parsed.Addr().Unmap()
 	if !address.Is6() {
 		return address
 	}

@@ -15,8 +15,6 @@ import (
 )
 
 const (
-	// recordTimeout bounds a record from its first byte to its acknowledgement, and the first exchange as a whole.
-	recordTimeout = 3 * time.Minute
 	// firstByteTimeout bounds the silence between request and record 0.
 	firstByteTimeout = 30 * time.Second
 	// pushTimeout and pushRate bound one write to a session: a constant, plus the time of a very slow line.
@@ -37,7 +35,8 @@ type session struct {
 	key     []byte // public key of the client, PKIX DER
 	stream  stream
 	address string
-	order   uint64 // of the sessions of this server: a later one has a higher number
+	memory  wire.Memory // for its records
+	order   uint64      // of the sessions of this server: a later one has a higher number
 
 	// parkable says that whatever was read from the stream and not used is still in the stream. It is not so below a
 	// decompressor, which reads ahead.
@@ -82,7 +81,7 @@ type session struct {
 
 func (s *Server) newSession(transport stream, encoding wire.Encoding, p peer) *session {
 	return &session{
-		server: s, id: p.ID, key: p.SPKI, stream: transport, address: p.address, order: s.sessionOrder.Add(1),
+		server: s, id: p.ID, key: p.SPKI, stream: transport, address: p.address, memory: s.memoryFor(p), order: s.sessionOrder.Add(1),
 		parkable: encoding == wire.EncodingNone,
 		opening:  &opening{}, phase: fetchBusy,
 	}
