@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/golang/glog"
-	"google.golang.org/protobuf/proto"
 
 	"github.com/farspeak/farspeak/internal/wire"
 	fspb "github.com/farspeak/farspeak/proto/fleetspeak"
@@ -256,7 +255,7 @@ func readReply(ctx context.Context, body io.Reader) (*fspb.ContactData, error) {
 	}
 	defer record.Release()
 	reply := &fspb.ContactData{}
-	if err := proto.Unmarshal(record.Bytes(), reply); err != nil {
+	if err := wire.Unmarshal(record.Bytes(), reply, wire.MaxServerElements); err != nil {
 		return nil, fmt.Errorf("reply of the server: %w", err)
 	}
 	return reply, nil

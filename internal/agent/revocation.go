@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/golang/glog"
-	"google.golang.org/protobuf/proto"
 
 	"github.com/farspeak/farspeak/internal/wire"
 	fspb "github.com/farspeak/farspeak/proto/fleetspeak"
@@ -51,10 +50,15 @@ func (l *link) fetchRevoked(ctx context.Context, modified string) (string, error
 		return modified, err
 	}
 	list := &fspb.RevokedCertificateList{}
-	if err := proto.Unmarshal(data, list); err != nil {
+	if err := wire.Unmarshal(data, list, wire.MaxServerElements); err != nil {
 		return modified, fmt.Errorf("decode: %w", err)
 	}
-	if l.state.revoke(list.Serials) {
+	grown, refused := l.state.revoke(list.Serials)
+	if refused > 0 {
+		glog.Errorf("%d of %d serials in the list of revoked certificates are not taken: the agent keeps %d, of at most %d bytes each; "+
+			"remove those of expired certificates from the file %s", refused, len(list.Serials), maxRevoked, maxSerialSize, revocationFile)
+	}
+	if grown {
 		glog.Infof("certificates were revoked, %d are listed", len(list.Serials))
 		l.transports.closeIdle()
 		l.recheck()

@@ -100,7 +100,7 @@ func (r *router) deliverOne(client identity.ClientID, m *fspb.Message) error {
 		return err
 	}
 	if to := m.GetDestination().GetClientId(); !bytes.Equal(to, client.Bytes()) {
-		return fmt.Errorf("it is addressed to client %x, this is %v", to, client)
+		return fmt.Errorf("it is addressed to client %.16x, this is %v", to, client)
 	}
 	name := m.Destination.ServiceName
 	r.mu.Lock()
@@ -113,7 +113,7 @@ func (r *router) deliverOne(client identity.ClientID, m *fspb.Message) error {
 		return r.repeatLocked(id, past)
 	}
 	if !r.open[name] {
-		text := fmt.Sprintf("%v: %q", ErrServiceUnavailable, name)
+		text := fmt.Sprintf("%v: %.100q", ErrServiceUnavailable, name)
 		return r.answerLocked(id, outcome{state: outcomeFailed, text: text})
 	}
 	if !box.offer(newDelivery(m, false)) {
@@ -154,7 +154,7 @@ func (r *router) settle(ctx context.Context, d *delivery, failure error) {
 	if id.IsNil() {
 		r.reports.wake() // the agent may have a new identity, with no acknowledgement to send about it
 		if failure != nil && !errors.Is(failure, errNoOutcome) {
-			glog.Warningf("message of type %q for service %q failed: %v", d.message.MessageType,
+			glog.Warningf("message of type %.100q for service %q failed: %v", d.message.MessageType,
 				d.message.GetDestination().GetServiceName(), failure)
 		}
 		return

@@ -6,8 +6,12 @@ import (
 	"github.com/farspeak/farspeak/internal/identity"
 )
 
-// maxSeen bounds the messages that are remembered, at some 200 bytes each. It is far above what can wait in inboxes.
-const maxSeen = 4096
+const (
+	// maxSeen bounds the messages that are remembered, at some 200 bytes each. It is far above what can wait in inboxes.
+	maxSeen = 4096
+	// maxSeenText bounds what is remembered of why one failed.
+	maxSeenText = 512
+)
 
 // outcome is what became of a message from the server.
 type outcome struct {
@@ -48,6 +52,7 @@ func (s *seen) find(id identity.MessageID) (outcome, bool) {
 
 // set notes news about a message, and forgets the oldest one when there are too many.
 func (s *seen) set(id identity.MessageID, o outcome) {
+	o.text = validText(o.text, maxSeenText)
 	if e, found := s.byID[id]; found {
 		e.Value.(*seenMessage).outcome = o
 		s.order.MoveToBack(e)

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/golang/glog"
-	"google.golang.org/protobuf/proto"
 
 	"github.com/farspeak/farspeak/internal/wire"
 	fspb "github.com/farspeak/farspeak/proto/fleetspeak"
@@ -234,7 +233,7 @@ func (s *session) next(records *wire.RecordReader) (*fspb.ContactData, error) {
 	}
 	defer record.Release()
 	data := &fspb.ContactData{}
-	if err := proto.Unmarshal(record.Bytes(), data); err != nil {
+	if err := wire.Unmarshal(record.Bytes(), data, wire.MaxServerElements); err != nil {
 		return nil, fmt.Errorf("record of the server: %w", err)
 	}
 	return data, nil

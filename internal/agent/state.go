@@ -19,16 +19,23 @@ import (
 	clientpb "github.com/farspeak/farspeak/proto/fleetspeak/client"
 )
 
-// maxStateSize bounds what is read back: a key and a nonce take 150 bytes, a revoked serial 20.
-const maxStateSize = 16 << 20
+const (
+	// maxStateSize bounds what is read back. It is twice what the revoked serials can take; key and nonce take 150 bytes.
+	maxStateSize = 16 << 20
+	// maxRevoked is how many revoked serials are kept, and maxSerialSize the largest of them in bytes. Those of X.509 have
+	// 20; a longer one is nobody's.
+	maxRevoked    = 100_000
+	maxSerialSize = 64
+)
 
 // nonceFlushDelay is how long a new nonce may wait for the disk. It only serves to spot restored images offline.
 const nonceFlushDelay = time.Minute
 
 // state is what survives the process: key, nonce, revoked serials. All methods may be called from any goroutine.
 //
-// An absent or empty file is a new client. A file that cannot be read is an error and is left alone, since writing over it
-// would make the machine another client (G-12). A file that does not parse is kept under another name, then replaced.
+// An absent or empty file is a new client. A file that cannot be read, or is too large to be, is an error and is left alone,
+// since writing over it would make the machine another client (G-12). A file that does not parse is kept under another
+// name, then replaced.
 type state struct {
 	path string // empty: nothing is kept
 	lock *disk.Lock
@@ -67,9 +74,9 @@ func openState(path string, now time.Time) (*state, error) {
 
 // begin finds the identity in what was loaded and writes the state for the first time.
 func (s *state) begin() error {
-	for _, serial := range s.kept.RevokedCertSerials {
-		s.revoked[string(serial)] = true
-	}
+	stored := s.kept.RevokedCertSerials
+	s.kept.RevokedCertSerials = nil
+	s.takeSerialsLocked(stored)
 	key, err := s.key()
 	if err != nil {
 		return err
@@ -107,7 +114,8 @@ func (s *state) load(now time.Time) error {
 	case errors.Is(err, os.ErrNotExist):
 		return nil
 	case errors.Is(err, disk.ErrTooLarge):
-		return s.setAside(now)
+		return fmt.Errorf("state file %s is larger than %d bytes, and left as it is: restore it, or move it away to enrol "+
+			"this machine as a new client", s.path, maxStateSize)
 	case err != nil:
 		return fmt.Errorf("state file %s cannot be read; it is left as it is: %w", s.path, err)
 	}
@@ -183,28 +191,35 @@ func (s *state) setNonce(nonce uint64) {
 	s.flushLaterLocked()
 }
 
-// revoke adds serials, big-endian without leading zeros, and reports whether any of them is new. Those are on disk when it
-// returns, or will be within the flush delay if writing fails.
-func (s *state) revoke(serials [][]byte) bool {
+// revoke adds serials, big-endian without leading zeros. grown says that any of them is new: those are on disk when it
+// returns, or will be within the flush delay if writing fails. refused is how many are beyond the bounds.
+func (s *state) revoke(serials [][]byte) (grown bool, refused int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	grown := false
-	for _, serial := range serials {
-		if s.revoked[string(serial)] {
-			continue
-		}
-		s.revoked[string(serial)] = true
-		s.kept.RevokedCertSerials = append(s.kept.RevokedCertSerials, bytes.Clone(serial))
-		grown = true
-	}
+	grown, refused = s.takeSerialsLocked(serials)
 	if !grown {
-		return false
+		return false, refused
 	}
 	if err := s.writeLocked(); err != nil {
 		s.flushLaterLocked()
 		glog.Errorf("the state will be written later: %v", err)
 	}
-	return true
+	return true, refused
+}
+
+func (s *state) takeSerialsLocked(serials [][]byte) (grown bool, refused int) {
+	for _, serial := range serials {
+		switch {
+		case s.revoked[string(serial)]:
+		case len(serial) > maxSerialSize || len(s.revoked) >= maxRevoked:
+			refused++
+		default:
+			s.revoked[string(serial)] = true
+			s.kept.RevokedCertSerials = append(s.kept.RevokedCertSerials, bytes.Clone(serial))
+			grown = true
+		}
+	}
+	return grown, refused
 }
 
 func (s *state) isRevoked(serial []byte) bool {

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"os"
 	"path/filepath"
@@ -108,7 +109,6 @@ func TestCorruptStateIsKeptAside(t *testing.T) { // G-12
 	for name, content := range map[string][]byte{
 		"truncated": whole[:len(whole)/2],
 		"garbage":   []byte("this is no protocol buffer at all"),
-		"huge":      make([]byte, maxStateSize+1),
 	} {
 		t.Run(name, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "state")
@@ -140,6 +140,54 @@ func TestUnreadableStateIsAnError(t *testing.T) { // G-12
 	}
 	if info, err := os.Stat(path); err != nil || !info.IsDir() {
 		t.Errorf("what was there is gone: %v", err)
+	}
+}
+
+// A file that is too large may hold the key all the same.
+func TestLargeStateIsAnError(t *testing.T) { // G-12
+	path := filepath.Join(t.TempDir(), "state")
+	writeFile(t, path, make([]byte, maxStateSize+1))
+	if _, err := openState(path, time.Now()); err == nil || !strings.Contains(err.Error(), path) {
+		t.Errorf("got %v, want an error that names the file", err)
+	}
+	if info, err := os.Stat(path); err != nil || info.Size() != maxStateSize+1 {
+		t.Errorf("the file was touched: %v, %v", info, err)
+	}
+}
+
+// Whatever list a server has, the file stays one that can be read back.
+func TestRevokedSerialsAreBounded(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "state")
+	s, err := openState(path, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	long := bytes.Repeat([]byte{1}, maxSerialSize+1)
+	if grown, refused := s.revoke([][]byte{long, long[1:], long[1:]}); !grown || refused != 1 {
+		t.Errorf("long serials: grown %t, %d refused, want the first", grown, refused)
+	}
+	serials := make([][]byte, maxRevoked+9)
+	for i := range serials {
+		serials[i] = binary.BigEndian.AppendUint64(bytes.Repeat([]byte{2}, maxSerialSize-8), uint64(i))
+	}
+	if grown, refused := s.revoke(serials); !grown || refused != 10 {
+		t.Errorf("many serials: grown %t, %d refused, want 10", grown, refused)
+	}
+	if grown, refused := s.revoke(serials); grown || refused != 10 {
+		t.Errorf("the same again: grown %t, %d refused, want 10", grown, refused)
+	}
+	who := s.identity().ID
+	if err := s.close(); err != nil {
+		t.Fatal(err)
+	}
+	if info, err := os.Stat(path); err != nil || info.Size() > maxStateSize/2 {
+		t.Errorf("the file has %d bytes, %v", info.Size(), err)
+	}
+	if again := openTestState(t, path); again.ID != who {
+		t.Errorf("client %v, then %v", who, again.ID)
+	}
+	if got := len(readState(t, path).RevokedCertSerials); got != maxRevoked {
+		t.Errorf("%d serials are on disk, want %d", got, maxRevoked)
 	}
 }
 

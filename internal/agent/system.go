@@ -54,7 +54,7 @@ func (s system) Process(ctx context.Context, m *fspb.Message) error {
 }
 
 func unknownType(m *fspb.Message) error {
-	return fmt.Errorf("unable to process message of type: %s", m.MessageType)
+	return fmt.Errorf("unable to process message of type: %.100s", m.MessageType)
 }
 
 // die is never acknowledged nor failed: the server completes the message as it hands it out.
@@ -76,7 +76,7 @@ func unpack(m *fspb.Message, into proto.Message) error {
 		return errors.New("the message has no data")
 	}
 	if err := m.Data.UnmarshalTo(into); err != nil {
-		return fmt.Errorf("unreadable %s: %w", m.MessageType, err)
+		return fmt.Errorf("unreadable %.100s: %w", m.MessageType, err)
 	}
 	return nil
 }

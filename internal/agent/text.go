@@ -5,7 +5,8 @@ import (
 	"unicode/utf8"
 )
 
-// validText makes any text fit a protobuf string of at most limit bytes: what is no UTF-8 is replaced, the rest is cut.
+// validText makes any text fit a protobuf string of at most limit bytes: what is no UTF-8 is replaced, the rest is cut. A
+// long text is not kept alive by what is left of it.
 func validText(text string, limit int) string {
 	text = strings.ToValidUTF8(text, "\ufffd")
 	if len(text) <= limit {
@@ -15,5 +16,5 @@ func validText(text string, limit int) string {
 	for cut > 0 && !utf8.RuneStart(text[cut]) {
 		cut--
 	}
-	return text[:cut]
+	return strings.Clone(text[:cut])
 }

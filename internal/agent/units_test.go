@@ -5,6 +5,7 @@ import (
 	"maps"
 	"math"
 	"net/http"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -98,6 +99,10 @@ func TestSeenForgetsTheOldest(t *testing.T) {
 	s.forget(first)
 	if _, known := s.find(first); known {
 		t.Error("the forgotten one is known")
+	}
+	s.set(first, outcome{state: outcomeFailed, text: strings.Repeat("x", 1<<20)})
+	if o, _ := s.find(first); len(o.text) != maxSeenText {
+		t.Errorf("%d bytes of a text are remembered", len(o.text))
 	}
 }
 

@@ -50,6 +50,10 @@ const (
 	// MaxReadServerRecord is the largest record that an agent takes from a server. The original caps nothing: 100
 	// messages of 2 MiB and broadcasts beside them have to pass (G-50).
 	MaxReadServerRecord = 256 << 20
+	// MaxServerElements is how many fields an agent takes in a record, a file or a message's data: those of the densest
+	// MaxMessage, which has one for every two bytes, and of what is around it. A full record of a real server has a few
+	// thousand.
+	MaxServerElements = MaxMessage/2 + 64<<10
 )
 
 var (

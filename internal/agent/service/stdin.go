@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/farspeak/farspeak/internal/wire"
 	fspb "github.com/farspeak/farspeak/proto/fleetspeak"
 	stdinpb "github.com/farspeak/farspeak/proto/fleetspeak/stdinservice"
 )
@@ -73,6 +74,9 @@ func stdinInput(m *fspb.Message) (*stdinpb.InputMessage, error) {
 		return nil, errors.New("the message has no data")
 	}
 	input := &stdinpb.InputMessage{}
+	if err := wire.CheckElements(m.Data.Value, input.ProtoReflect().Descriptor(), wire.MaxServerElements); err != nil {
+		return nil, fmt.Errorf("unreadable input message: %w", err)
+	}
 	if err := m.Data.UnmarshalTo(input); err != nil {
 		return nil, fmt.Errorf("unreadable input message: %w", err)
 	}
