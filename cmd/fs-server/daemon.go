@@ -8,6 +8,8 @@ import (
 	"net/http"
 	"time"
 
+	"golang.org/x/net/netutil"
+
 	"github.com/farspeak/farspeak/cmd/internal/tier"
 	"github.com/farspeak/farspeak/internal/daemon/memory"
 	"github.com/farspeak/farspeak/internal/daemon/run"
@@ -24,6 +26,9 @@ const (
 	hintTimeout = 10 * time.Second
 	// hintIdle is how long a sender's connection is kept for the next one.
 	hintIdle = 2 * time.Minute
+	// maxHintSenders bounds the connections of senders; each daemon of a fleet needs one. Past it they wait in the accept
+	// queue, and what they give up sending is found by the sweep.
+	maxHintSenders = 128
 )
 
 // daemon is everything that runs in the process. Fields stand in the order in which they are made; they end in the
@@ -129,7 +134,7 @@ func (d *daemon) takeHints(ctx context.Context) error {
 		Handler: handler, ReadTimeout: hintTimeout, WriteTimeout: hintTimeout, IdleTimeout: hintIdle, MaxHeaderBytes: 16 << 10,
 	}
 	served := make(chan error, 1)
-	go func() { served <- web.Serve(d.hints) }()
+	go func() { served <- web.Serve(netutil.LimitListener(d.hints, maxHintSenders)) }()
 	select {
 	case err := <-served:
 		return err

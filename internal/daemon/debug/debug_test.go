@@ -270,3 +270,46 @@ func TestServeTellsOfALostListener(t *testing.T) {
 		t.Error("no error")
 	}
 }
+
+// Connections past the bound wait, and are served when others end.
+func TestServeBoundsConnections(t *testing.T) {
+	l := newListener(t)
+	var inside, most atomic.Int32
+	entered, proceed := make(chan struct{}, 2*debug.MaxConnections), make(chan struct{})
+	handler := http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+		defer inside.Add(-1)
+		n := inside.Add(1)
+		for old := most.Load(); n > old && !most.CompareAndSwap(old, n); old = most.Load() {
+		}
+		entered <- struct{}{}
+		<-proceed
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	served := make(chan error, 1)
+	go func() { served <- debug.Serve(ctx, l, handler) }()
+
+	client := &http.Client{Timeout: time.Minute, Transport: &http.Transport{DisableKeepAlives: true}}
+	var probes sync.WaitGroup
+	for range 2 * debug.MaxConnections {
+		probes.Go(func() {
+			answer, err := client.Get("http://" + l.Addr().String())
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			_ = answer.Body.Close()
+		})
+	}
+	for range debug.MaxConnections {
+		<-entered
+	}
+	close(proceed)
+	probes.Wait()
+	if n := most.Load(); n != debug.MaxConnections {
+		t.Errorf("%d connections served at once, want %d", n, debug.MaxConnections)
+	}
+	cancel()
+	if err := <-served; err != nil {
+		t.Error(err)
+	}
+}

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/golang/glog"
+	"golang.org/x/net/netutil"
 )
 
 // Limits of a connection to a debug listener. Probes and scrapers send small requests and read at once.
@@ -22,9 +23,13 @@ const (
 	headerTimeout   = 5 * time.Second
 	readTimeout     = 10 * time.Second
 	writeTimeout    = time.Minute // a CPU profile takes 30 s
-	idleTimeout     = 2 * time.Minute
+	idleTimeout     = 30 * time.Second
 	maxHeaderBytes  = 16 << 10
 	shutdownTimeout = time.Second // for requests in flight at the end
+
+	// maxConnections bounds those of one listener, so that strangers cannot take the descriptors that the daemon needs.
+	// Past it they wait in the accept queue until others end, which idle ones soon do.
+	maxConnections = 32
 )
 
 // Serve answers on the listener until the context is done, and returns when the last request has ended, or a second later.
@@ -40,7 +45,7 @@ func Serve(ctx context.Context, l net.Listener, h http.Handler) error {
 		ErrorLog:          log.New(verboseLog{}, "", 0),
 	}
 	done := make(chan error, 1)
-	go func() { done <- srv.Serve(l) }()
+	go func() { done <- srv.Serve(netutil.LimitListener(l, maxConnections)) }()
 	select {
 	case err := <-done:
 		return fmt.Errorf("debug listener %v: %w", l.Addr(), err)

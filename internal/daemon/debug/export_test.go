@@ -1,0 +1,4 @@
+package debug
+
+// MaxConnections is a bound that tests reach.
+const MaxConnections = maxConnections
