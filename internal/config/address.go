@@ -22,14 +22,15 @@ func listenAddress(r *textpb.Report, field, value string) string {
 	return value
 }
 
-// dialAddress checks that others can connect to the value.
+// dialAddress checks that others can connect to the value. It returns it, or "" after a complaint: of an address that the
+// original takes, a warning, since messages that nobody is told of arrive with the sweep.
 func dialAddress(r *textpb.Report, field, value string) string {
 	host, port, err := netname.Split(value)
 	switch ip, _ := netip.ParseAddr(host); {
 	case err != nil:
 		r.Error(field, fmt.Sprintf("%q is not host:port: %v", value, err), `write for example "server1.example.com:8080"`)
 	case host == "" || ip.IsUnspecified() || port == 0:
-		r.Error(field, fmt.Sprintf("nobody can connect to %q", value), "write the name or address and the port that other daemons can reach")
+		r.Warn(field, fmt.Sprintf("nobody can connect to %q, the listen address is used", value), "write the name or address and the port that other daemons can reach")
 	default:
 		return value
 	}

@@ -22,6 +22,17 @@ type pemSource struct {
 	pathField string
 }
 
+// given is the field that names the source, empty when none does.
+func (s pemSource) given() string {
+	switch {
+	case len(s.inline) > 0:
+		return s.field
+	case s.path != "":
+		return s.pathField
+	}
+	return ""
+}
+
 // read returns the PEM text and the field to blame for it.
 func (s pemSource) read(r *textpb.Report) (text []byte, field string) {
 	switch {

@@ -28,7 +28,7 @@ func (m FrontendMode) IsCleartext() bool { return m >= CleartextHeader }
 // Listener is where clients connect, https_config.
 type Listener struct {
 	Address           string          // host:port
-	Certificate       tls.Certificate // chain and key; may be empty in cleartext modes
+	Certificate       tls.Certificate // chain and key; empty in cleartext modes
 	Frontend          Frontend
 	Streaming         bool // serve /streaming-message
 	FileAuthorization bool // authorize downloads too
@@ -72,11 +72,15 @@ func (f *File) serverCertificate(r *textpb.Report, pb *componentspb.HttpsConfig,
 	if len(key.inline) > 0 && isOpen(f.mode) {
 		r.Warn(key.field, "this file is open to others and holds the private key", "chmod 0640 it, or use "+key.pathField)
 	}
-	none := len(chain.inline) == 0 && chain.path == "" && len(key.inline) == 0 && key.path == ""
-	if mode.IsCleartext() && none {
-		return tls.Certificate{}
+	if !mode.IsCleartext() {
+		return f.keyPair(r, chain, key)
 	}
-	return f.keyPair(r, chain, key)
+	for _, source := range []pemSource{chain, key} {
+		if field := source.given(); field != "" {
+			r.Warn(field, "without effect, since the listener speaks plain HTTP", "remove it")
+		}
+	}
+	return tls.Certificate{}
 }
 
 func frontend(r *textpb.Report, pb *componentspb.FrontendConfig, trusted []netip.Prefix) Frontend {

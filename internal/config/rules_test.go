@@ -77,7 +77,9 @@ func TestBrokenRules(t *testing.T) {
 		{"wildcard without public address", "notification_listen_address: ':8080' farspeak { notifier { secret_file: '" + keyFile + "' } }", 0, []string{
 			`1:1: warning: notification_public_address: absent, and the listen address alone does not tell other machines where to connect; write host:port of this machine`}},
 		{"public address nobody can use", "notification_listen_address: 'localhost:1'\nnotification_public_address: '0.0.0.0:1'", 0, []string{
-			`2:1: notification_public_address: nobody can connect to "0.0.0.0:1"; write the name or address and the port that other daemons can reach`}},
+			`2:1: warning: notification_public_address: nobody can connect to "0.0.0.0:1", the listen address is used; write the name or address and the port that other daemons can reach`}},
+		{"public address with port 0", "notification_listen_address: 'localhost:1'\nnotification_public_address: 'server1:0'", 0, []string{
+			`2:1: warning: notification_public_address: nobody can connect to "server1:0", the listen address is used; write the name or address and the port that other daemons can reach`}},
 		{"public address without port", "notification_listen_address: 'localhost:1'\nnotification_public_address: 'host'", 0, []string{
 			`2:1: notification_public_address: "host" is not host:port: missing port in address; write for example "server1.example.com:8080"`}},
 		{"public address of nothing", "notification_public_address: 'a:1'", 0, []string{
@@ -130,9 +132,10 @@ func TestBrokenRules(t *testing.T) {
 		{"TLS header mode without certificate", "https_config { listen_address: ':1'\nfrontend_config { https_header_config { client_certificate_header: 'x' } } }\nfarspeak { server { frontend_trusted_sources: '::1' } }", 0, []string{
 			`1:1: https_config.certificates: absent; write the PEM text here, or the path of a PEM file in farspeak.server.certificates_file`,
 			`1:1: https_config.key: absent; write the PEM text here, or the path of a PEM file in farspeak.server.key_file`}},
-		{"cleartext with a bad pair", "https_config { listen_address: ':1' certificates: 'x'\nfrontend_config { cleartext_xfcc_config { client_certificate_header: 'x' } } }\nfarspeak { server { frontend_trusted_sources: '::1' } }", 0, []string{
-			`1:1: https_config.key: absent; write the PEM text here, or the path of a PEM file in farspeak.server.key_file`,
-			`1:37: https_config.certificates: holds no PEM certificate; give the PEM chain, leaf first`}},
+		{"cleartext with half a pair", "https_config { listen_address: ':1' certificates: 'x'\nfrontend_config { cleartext_xfcc_config { client_certificate_header: 'x' } } }\nfarspeak { server { frontend_trusted_sources: '::1' } }", 0, []string{
+			`1:37: warning: https_config.certificates: without effect, since the listener speaks plain HTTP; remove it`}},
+		{"cleartext with a key file", "https_config { listen_address: ':1'\nfrontend_config { cleartext_xfcc_config { client_certificate_header: 'x' } } }\nfarspeak { server { frontend_trusted_sources: '::1'\nkey_file: '" + none + "' } }", 0, []string{
+			`4:1: warning: farspeak.server.key_file: without effect, since the listener speaks plain HTTP; remove it`}},
 
 		// Settings of the server.
 		{"ranges", server("frontend_trusted_sources: ['10.0.0.0/8',\n'10.0.0.0/33']"), 0, []string{

@@ -10,6 +10,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/farspeak/farspeak/internal/config/textpb"
 	_ "github.com/farspeak/farspeak/proto/fleetspeak/cpsservice" // configurations of this type are read, then refused
@@ -68,11 +69,23 @@ func parseServices(path string, text []byte) (*Services, textpb.Problems) {
 	var pb serverpb.ServerConfig
 	doc := textpb.Parse(path, text, &pb)
 	r := doc.NewReport()
-	s := &Services{BroadcastPollTime: duration(r, "broadcast_poll_time", pb.GetBroadcastPollTime(), broadcastPollTime)}
+	s := &Services{BroadcastPollTime: pollTime(r, "broadcast_poll_time", pb.GetBroadcastPollTime())}
 	for i, p := range pb.GetServices() {
 		s.add(r, fmt.Sprintf("services[%d]", i), service(r, fmt.Sprintf("services[%d].", i), p))
 	}
 	return s, textpb.Join(doc.Faults(), r.Problems())
+}
+
+// pollTime is duration for a setting that the original takes at any length: what is out of range becomes what is nearest.
+func pollTime(r *textpb.Report, field string, d *durationpb.Duration) time.Duration {
+	v := d.AsDuration()
+	used := min(max(v, broadcastPollTime.least), broadcastPollTime.most)
+	if !d.IsValid() || v <= 0 || v == used {
+		return duration(r, field, d, broadcastPollTime)
+	}
+	r.Warn(field, fmt.Sprintf("%v is out of range, %v is used", v, used),
+		fmt.Sprintf("write from %v to %v, or leave it out for %v", broadcastPollTime.least, broadcastPollTime.most, broadcastPollTime.standard))
+	return used
 }
 
 // add replaces an earlier service of the same name, as the original does.
