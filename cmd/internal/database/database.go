@@ -48,15 +48,15 @@ func OpenChecked(ctx context.Context, cfg config.Store, options Options) (*sqlba
 	return opened, nil
 }
 
-// Retention maps the configured ages and bounds onto those of the store. What has no setting keeps its default; keeping everything
-// also keeps that.
+// Retention maps the configured ages and bounds onto those of the store. What has no setting keeps its default. Keeping
+// everything also keeps the broadcasts; servers that are gone and old ticket keys are nothing to look at later, and go.
 func Retention(cfg config.Retention) store.Retention {
-	if cfg == (config.Retention{}) {
-		return store.Retention{}
-	}
 	ages := store.DefaultRetention()
 	ages.Contacts, ages.Results = cfg.Contacts, cfg.Results
 	ages.DeadLetters, ages.ResourceUsage = cfg.DeadLetters, cfg.ResourceUsage
 	ages.MaxDeadLetters, ages.MaxDeadLetterBytes = int64(cfg.MaxDeadLetters), int64(cfg.MaxDeadLetterBytes)
+	if cfg == (config.Retention{}) {
+		ages.Broadcasts = 0
+	}
 	return ages
 }
