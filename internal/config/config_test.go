@@ -69,7 +69,7 @@ func TestDefaults(t *testing.T) {
 		BacklogBudget:      30 * time.Second,
 		DrainTimeout:       20 * time.Second,
 
-		RegistrationsPerSecond: 1000, RegistrationsPerSecondPerAddress: 200,
+		RegistrationsPerSecond: 5000, RegistrationsPerSecondPerAddress: 2000,
 		RecordMemoryBytes: 256 << 20, MaxPushBytes: 4 << 20,
 		BacklogMaxMessages: 1_000_000, PermanentCodes: []uint32{3},
 	}

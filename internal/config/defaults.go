@@ -49,8 +49,8 @@ var (
 	maxSessions          = rule[uint32]{0, 1, 10_000_000} // 0: what the descriptor limit allows, known at the start
 	handshakeConcurrency = rule[uint32]{0, 1, 100_000}    // 0: handshakesPerCore for each core
 
-	registrationsPerSecond           = rule[float64]{1000, 0.001, 1e9}
-	registrationsPerSecondPerAddress = rule[float64]{200, 0.001, 1e9}
+	registrationsPerSecond           = rule[float64]{5000, 0.001, 1e9}
+	registrationsPerSecondPerAddress = rule[float64]{2000, 0.001, 1e9}
 
 	recordMemoryBytes  = rule[uint64]{256 * mib, 48 * mib, 1 << 40} // the largest record has to fit twice: a growing buffer is copied
 	maxPushBytes       = rule[uint32]{4 * mib, 64 * kib, 64 * mib}

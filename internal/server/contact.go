@@ -30,6 +30,11 @@ func (s *Server) authenticate(r *http.Request) (peer, error) {
 	return peer{Identity: who, address: r.RemoteAddr}, nil
 }
 
+// ownAddresses says that clients have addresses of their own. Behind a front end that ends TLS all have that of the front end.
+func ownAddresses(certificates *clientcert.Extractor) bool {
+	return certificates.Mode() == clientcert.MTLS
+}
+
 // contact is one contact as it was recorded.
 type contact struct {
 	client *store.Client // as stored

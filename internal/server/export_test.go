@@ -11,8 +11,8 @@ var (
 func Opening(s *Server) int { return len(s.expiry.all()) }
 
 // NewReserve returns the question that decides on a registration from an address, and what settles it.
-func NewReserve(limits RegistrationLimits) func(address string) (settle func(registered bool), ok bool) {
-	limiter := newRegistrationLimiter(limits)
+func NewReserve(limits RegistrationLimits, addresses bool) func(address string) (settle func(registered bool), ok bool) {
+	limiter := newRegistrationLimiter(limits, addresses)
 	return func(address string) (func(bool), bool) {
 		place, ok := limiter.reserve(address)
 		return place.settle, ok

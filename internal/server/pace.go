@@ -4,7 +4,6 @@ import (
 	"io"
 	"time"
 
-	"github.com/farspeak/farspeak/internal/clientcert"
 	"github.com/farspeak/farspeak/internal/wire"
 )
 
@@ -143,7 +142,7 @@ func (b *pacedPoll) Read(p []byte) (int, error) {
 // anybody can make keys, and that of the client behind a front end that ends TLS, where all clients share addresses.
 func (s *Server) memoryFor(p peer) wire.Memory {
 	var holder wire.Holder
-	if address := clientAddress(p.address); s.cfg.Certificates.Mode() == clientcert.MTLS && address.IsValid() {
+	if address := clientAddress(p.address); ownAddresses(s.cfg.Certificates) && address.IsValid() {
 		holder = address.As16()
 	} else {
 		copy(holder[:], p.ID.Bytes())

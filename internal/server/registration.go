@@ -9,12 +9,13 @@ import (
 )
 
 const (
-	// DefaultRegistrations is how many unknown clients may register in a second, over all addresses.
-	DefaultRegistrations = 1000
+	// DefaultRegistrations is how many unknown clients may register in a second, over all addresses: what the store takes
+	// in, since they share its commits with all other contacts.
+	DefaultRegistrations = 5000
 	// DefaultRegistrationsPerAddress is the same for one address: a NAT gateway with a fleet behind it.
-	DefaultRegistrationsPerAddress = 200
-	// registrationBurst is how many seconds' worth may come at once.
-	registrationBurst = 5
+	DefaultRegistrationsPerAddress = 2000
+	// registrationBurst is how many seconds' worth may come at once: a fleet that is started at once registers at once.
+	registrationBurst = 10
 	// registrationRetry is what a refused newcomer is told to wait.
 	registrationRetry = 30 * time.Second
 	// maxLimitedAddresses bounds the memory of the limiter; past it, it forgets everybody and starts again.
@@ -23,11 +24,12 @@ const (
 
 // RegistrationLimits says how many unknown clients may register in a second. Zero means the default.
 type RegistrationLimits struct {
-	PerSecond           float64
+	PerSecond float64
+	// PerSecondAndAddress counts nothing behind a front end that ends TLS: the address is that of the front end.
 	PerSecondAndAddress float64
 }
 
-// registrationLimiter paces open registration (G-32): one limit for all, one for each address.
+// registrationLimiter paces open registration (G-32): one limit for all, one for each address where clients have their own.
 //
 // Whether a client is new shows when its contact is written. So a contact only reserves a place, and takes it when the
 // client was new; that way known clients need not be looked up first, while there are places.
@@ -37,7 +39,7 @@ type registrationLimiter struct {
 	// Guarded by mu.
 	mu        sync.Mutex
 	all       *registrationPace
-	byAddress map[netip.Addr]*registrationPace
+	byAddress map[netip.Addr]*registrationPace // nil: addresses are no clients'
 }
 
 // registrationPace is one limit, with the places of it that are reserved.
@@ -46,18 +48,18 @@ type registrationPace struct {
 	reserved int
 }
 
-func newRegistrationLimiter(limits RegistrationLimits) *registrationLimiter {
+func newRegistrationLimiter(limits RegistrationLimits, addresses bool) *registrationLimiter {
 	if limits.PerSecond <= 0 {
 		limits.PerSecond = DefaultRegistrations
 	}
 	if limits.PerSecondAndAddress <= 0 {
 		limits.PerSecondAndAddress = DefaultRegistrationsPerAddress
 	}
-	return &registrationLimiter{
-		limits:    limits,
-		all:       newRegistrationPace(limits.PerSecond),
-		byAddress: make(map[netip.Addr]*registrationPace),
+	l := &registrationLimiter{limits: limits, all: newRegistrationPace(limits.PerSecond)}
+	if addresses {
+		l.byAddress = make(map[netip.Addr]*registrationPace)
 	}
+	return l
 }
 
 func newRegistrationPace(perSecond float64) *registrationPace {
@@ -67,23 +69,28 @@ func newRegistrationPace(perSecond float64) *registrationPace {
 // free says whether one more can be reserved.
 func (p *registrationPace) free() bool { return p.Tokens() >= float64(p.reserved+1) }
 
-// reservation is a place in both limits, until it is settled. The zero value is none.
+// reservation is a place in each limit that applies, until it is settled. The zero value is none.
 type reservation struct {
 	limiter *registrationLimiter
-	address *registrationPace
+	paces   [2]*registrationPace // nil: does not apply
 }
 
 // reserve finds a place for a registration from an address. An address that cannot be parsed shares a limit with its like.
 func (l *registrationLimiter) reserve(address string) (reservation, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	of := l.paceLocked(clientAddress(address))
-	if !of.free() || !l.all.free() {
-		return reservation{}, false
+	place := reservation{l, [2]*registrationPace{l.all, l.paceLocked(clientAddress(address))}}
+	for _, pace := range place.paces {
+		if pace != nil && !pace.free() {
+			return reservation{}, false
+		}
 	}
-	of.reserved++
-	l.all.reserved++
-	return reservation{l, of}, true
+	for _, pace := range place.paces {
+		if pace != nil {
+			pace.reserved++
+		}
+	}
+	return place, true
 }
 
 // settle takes the place, or gives it back.
@@ -93,7 +100,10 @@ func (r reservation) settle(registered bool) {
 	}
 	r.limiter.mu.Lock()
 	defer r.limiter.mu.Unlock()
-	for _, pace := range []*registrationPace{r.address, r.limiter.all} {
+	for _, pace := range r.paces {
+		if pace == nil {
+			continue
+		}
 		pace.reserved--
 		if registered {
 			pace.Allow() // there is one: it was reserved
@@ -112,7 +122,11 @@ func clientAddress(observed string) netip.Addr {
 	return netip.PrefixFrom(address.WithZone(""), 64).Masked().Addr()
 }
 
+// paceLocked is the limit of an address, nil where there is none.
 func (l *registrationLimiter) paceLocked(address netip.Addr) *registrationPace {
+	if l.byAddress == nil {
+		return nil
+	}
 	pace, ok := l.byAddress[address]
 	if !ok {
 		if len(l.byAddress) >= maxLimitedAddresses {

@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"slices"
 	"testing"
+	"testing/synctest"
 
 	"github.com/farspeak/farspeak/internal/identity"
 	"github.com/farspeak/farspeak/internal/server"
@@ -41,7 +42,7 @@ func TestContactsAskTheStoreOnlyWhatTheyHaveTo(t *testing.T) {
 // A contact holds a place while it is recorded, and takes it only when the client was new: known clients leave all places
 // to new ones (G-32).
 func TestReservedRegistrations(t *testing.T) {
-	reserve := server.NewReserve(server.RegistrationLimits{PerSecond: 0.001, PerSecondAndAddress: 0.001})
+	reserve := server.NewReserve(server.RegistrationLimits{PerSecond: 0.001, PerSecondAndAddress: 0.001}, true)
 	const address = "192.0.2.1:1"
 	for _, registered := range []bool{false, false, true} {
 		settle, ok := reserve(address)
@@ -55,6 +56,35 @@ func TestReservedRegistrations(t *testing.T) {
 	}
 	if _, ok := reserve(address); ok {
 		t.Error("the place that was taken is given again")
+	}
+}
+
+// A fleet that is started on one machine, or behind one gateway, registers without a wait; behind a front end that ends TLS
+// all clients have one address, and only the limit for all counts.
+func TestRegistrationBurst(t *testing.T) {
+	for name, test := range map[string]struct {
+		addresses bool
+		want      int
+	}{
+		"own addresses":  {true, 20_000},
+		"of a front end": {false, 50_000},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				reserve := server.NewReserve(server.RegistrationLimits{}, test.addresses)
+				got := 0
+				for settle, ok := reserve("192.0.2.1:1"); ok; settle, ok = reserve("192.0.2.1:1") {
+					settle(true)
+					got++
+				}
+				if got != test.want {
+					t.Errorf("%d registered at once, want %d", got, test.want)
+				}
+				if _, ok := reserve("192.0.2.2:1"); ok != test.addresses {
+					t.Errorf("another address: %v", ok)
+				}
+			})
+		})
 	}
 }
 

@@ -204,7 +204,7 @@ func TestSlowSessionDoesNotTakeOver(t *testing.T) {
 
 // A machine with a whole IPv6 network counts as one address (G-32).
 func TestRegistrationsOfOneNetwork(t *testing.T) {
-	reserve := server.NewReserve(server.RegistrationLimits{PerSecond: 1000, PerSecondAndAddress: 0.1})
+	reserve := server.NewReserve(server.RegistrationLimits{PerSecond: 1000, PerSecondAndAddress: 0.1}, true)
 	for address, want := range map[string][]bool{"[2001:db8::%d]:1": {true, false}, "192.0.2.%d:1": {true, true}} {
 		for i, allowed := range want {
 			settle, got := reserve(strings.ReplaceAll(address, "%d", string(rune('1'+i))))

@@ -173,7 +173,7 @@ func New(cfg Config) (*Server, error) {
 		expiry:        newExpiry(),
 		retries:       newRetryList(),
 		handouts:      newHandouts(),
-		registrations: newRegistrationLimiter(cfg.Registrations),
+		registrations: newRegistrationLimiter(cfg.Registrations, ownAddresses(cfg.Certificates)),
 		fetchedMemory: newPushMemory(cfg.PushMemory / 2),
 	}
 	s.life, s.cut = context.WithCancel(context.Background())

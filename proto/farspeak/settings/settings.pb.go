@@ -235,9 +235,9 @@ type Server struct {
 	ProxyHeaderTimeout *durationpb.Duration `protobuf:"bytes,8,opt,name=proxy_header_timeout,json=proxyHeaderTimeout,proto3" json:"proxy_header_timeout,omitempty"`
 	// CIDR ranges of the balancers that may pass client certificates in HTTP headers. Default: anyone.
 	FrontendTrustedSources []string `protobuf:"bytes,9,rep,name=frontend_trusted_sources,json=frontendTrustedSources,proto3" json:"frontend_trusted_sources,omitempty"`
-	// New clients a second that one server registers. Default 1000.
+	// New clients a second that one server registers; ten seconds of them may come at once. Default 5000.
 	RegistrationsPerSecond float64 `protobuf:"fixed64,10,opt,name=registrations_per_second,json=registrationsPerSecond,proto3" json:"registrations_per_second,omitempty"`
-	// New clients a second from one address. Default 200.
+	// The same for one address; no limit where a front end ends TLS, whose address all clients have. Default 2000.
 	RegistrationsPerSecondPerAddress float64 `protobuf:"fixed64,11,opt,name=registrations_per_second_per_address,json=registrationsPerSecondPerAddress,proto3" json:"registrations_per_second_per_address,omitempty"`
 	// Bytes of client records in flight at once; past it sessions are not read from. Default 256 MiB.
 	RecordMemoryBytes uint64 `protobuf:"varint,12,opt,name=record_memory_bytes,json=recordMemoryBytes,proto3" json:"record_memory_bytes,omitempty"`
