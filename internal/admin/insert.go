@@ -123,6 +123,10 @@ func storable(in insertion) (identity.MessageID, error) {
 	if err != nil {
 		return identity.MessageID{}, err
 	}
+	// Agents take such an ID for none: they would acknowledge nothing, and get the message again and again.
+	if id.IsNil() && !in.client.IsNil() {
+		return identity.MessageID{}, invalid("message ID of zeros, which stands for none; leave it out to have one drawn")
+	}
 	created := in.message.CreationTime
 	if created.GetSeconds() == 0 {
 		return identity.MessageID{}, invalid("creation_time has no seconds")
