@@ -10,7 +10,8 @@
 //   - A message from the server is answered with an ack or an error after its service is done with it, once. A repeat is
 //     answered again and not executed again.
 //   - Nothing waits to gather: a lone message leaves at once, and what comes while a record is under way shares the next.
-//   - The receiving side never blocks on a service. Every queue has a bound; a full outbox holds back the sender.
+//   - The receiving side does not wait for services, but for a minute at most where more bytes came than an inbox has room
+//     for: nothing that was granted is dropped. Every queue has a bound; a full outbox holds back the sender.
 //   - Where there is a disk to keep it on, a message that was handed over survives the end of the process, whatever ends it.
 //   - Every way to stop has a deadline.
 //   - At rest the agent has a few goroutines blocked, one of them in a read, and no timer faster than a minute but

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"sync"
 
 	"google.golang.org/protobuf/proto"
@@ -12,11 +13,15 @@ import (
 const (
 	// grantedTokens is how many messages a service lets the server have under way to it.
 	grantedTokens = 100
-	// maxInboxMessages is what an inbox holds. Broadcasts cost no tokens, so that there can be more than the granted; a
-	// message beyond this is dropped without an answer, and the server sends it again later.
+	// maxInboxMessages is what an inbox holds of the server's messages. Broadcasts cost no tokens, so that there can be more
+	// than the granted; a message beyond this is dropped without an answer, and the server sends it again later.
 	maxInboxMessages = 256
-	// maxInboxBytes bounds the same in memory.
+	// maxInboxBytes bounds the same in memory. Tokens are granted with regard to it; a message for which it leaves no room
+	// all the same waits outside.
 	maxInboxBytes = 64 << 20
+	// Bounds of what services of this agent have sent. It costs no tokens; who sends more waits.
+	maxLocalMessages = 100
+	maxLocalBytes    = 16 << 20
 	// beaconEvery is after how many messages tokens go back to the server without waiting for a record to travel on.
 	beaconEvery = 32
 )
@@ -27,10 +32,12 @@ type inbox struct {
 	// signal holds a token when the queue is not empty.
 	signal chan struct{}
 
-	mu    sync.Mutex
-	queue []*delivery
-	bytes int
-	room  chan struct{} // closed and replaced when something is taken; nil while nobody waits
+	mu     sync.Mutex
+	queue  []*delivery
+	remote load          // of those from the server
+	local  load          // of those from services of this agent
+	common int           // bytes that a message from the server may well have: the largest of late
+	room   chan struct{} // closed and replaced when something is taken; nil while nobody waits
 
 	// Messages from the server, ever. Their difference is what occupies granted tokens; local messages cost none.
 	admitted uint64
@@ -50,17 +57,26 @@ func newDelivery(m *fspb.Message, local bool) *delivery {
 
 func newInbox() *inbox { return &inbox{signal: make(chan struct{}, 1)} }
 
-// offer queues a message from the server. When there is no room the message is refused, and its token returned.
-func (b *inbox) offer(d *delivery) bool {
+// errInboxFull says that a service has more messages waiting than were granted.
+var errInboxFull = errors.New("the service's inbox is full; the server will repeat it")
+
+// offer queues a message from the server. Where there is no room for its bytes it returns the channel that is closed when
+// it is worth another try. One message too many is refused, and its token returned.
+func (b *inbox) offer(d *delivery) (room <-chan struct{}, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.admitted++
-	if !b.fitsLocked(d) {
+	switch {
+	case b.remote.messages >= maxInboxMessages:
+		b.admitted++
 		b.taken++
-		return false
+		return nil, errInboxFull
+	case b.remote.messages > 0 && b.remote.bytes+d.size > maxInboxBytes:
+		return b.roomLocked(), nil
 	}
+	b.admitted++
+	b.common = max(d.size, b.common-b.common/16)
 	b.pushLocked(d)
-	return true
+	return nil, nil
 }
 
 // skip accounts for a message from the server that needs no processing.
@@ -89,24 +105,32 @@ func (b *inbox) put(ctx context.Context, d *delivery) error {
 func (b *inbox) tryPut(d *delivery) <-chan struct{} {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.fitsLocked(d) {
+	if b.local.messages == 0 || b.local.messages < maxLocalMessages && b.local.bytes+d.size <= maxLocalBytes {
 		b.pushLocked(d)
 		return nil
 	}
+	return b.roomLocked()
+}
+
+func (b *inbox) roomLocked() <-chan struct{} {
 	if b.room == nil {
 		b.room = make(chan struct{})
 	}
 	return b.room
 }
 
-func (b *inbox) fitsLocked(d *delivery) bool {
-	return len(b.queue) == 0 || len(b.queue) < maxInboxMessages && b.bytes+d.size <= maxInboxBytes
-}
-
 func (b *inbox) pushLocked(d *delivery) {
 	b.queue = append(b.queue, d)
-	b.bytes += d.size
+	b.shareLocked(d).add(d.size)
 	b.wake()
+}
+
+// shareLocked is the load of which a message is a part.
+func (b *inbox) shareLocked(d *delivery) *load {
+	if d.local {
+		return &b.local
+	}
+	return &b.remote
 }
 
 func (b *inbox) wake() {
@@ -141,7 +165,7 @@ func (b *inbox) pop() (d *delivery, beacon bool) {
 	d = b.queue[0]
 	b.queue[0] = nil
 	b.queue = b.queue[1:]
-	b.bytes -= d.size
+	b.shareLocked(d).remove(d.size)
 	if len(b.queue) > 0 {
 		b.wake()
 	} else {
@@ -170,11 +194,20 @@ func (b *inbox) drain() []*delivery {
 	}
 }
 
-// counts returns the messages of the server admitted to the inbox and taken from it, ever.
-func (b *inbox) counts() (admitted, taken uint64) {
+// account returns how many messages of the server were admitted, ever, and how many more the server may have under way:
+// no more than there are tokens, and than there is room for if they are like those of late.
+func (b *inbox) account() (admitted, spare uint64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.admitted, b.taken
+	tokens := grantedTokens - min(b.remote.messages, grantedTokens)
+	if b.common > 0 {
+		fit := (maxInboxBytes - b.remote.bytes) / b.common
+		if b.remote.messages == 0 {
+			fit = max(fit, 1) // of any size
+		}
+		tokens = min(tokens, max(fit, 0))
+	}
+	return b.admitted, uint64(tokens)
 }
 
 func (b *inbox) depth() int {

@@ -165,12 +165,12 @@ func (o *outbox) holdLocked(p *parcel) {
 	}
 	p.queued = o.now()
 	c := &o.class[p.class]
-	c.held.add(p)
+	c.held.add(p.size)
 	if !p.kept {
-		c.loose.add(p)
+		c.loose.add(p.size)
 		return
 	}
-	o.kept.add(p)
+	o.kept.add(p.size)
 	if p.raw != nil {
 		c.resident += p.size
 	}
@@ -179,12 +179,12 @@ func (o *outbox) holdLocked(p *parcel) {
 // releaseLocked is the reverse.
 func (o *outbox) releaseLocked(p *parcel) {
 	c := &o.class[p.class]
-	c.held.remove(p)
+	c.held.remove(p.size)
 	if !p.kept {
-		c.loose.remove(p)
+		c.loose.remove(p.size)
 		return
 	}
-	o.kept.remove(p)
+	o.kept.remove(p.size)
 	if p.raw != nil {
 		c.resident -= p.size
 	}

@@ -53,9 +53,9 @@ type class struct {
 // load is a number of messages and of their bytes.
 type load struct{ messages, bytes int }
 
-func (l *load) add(p *parcel) { l.messages, l.bytes = l.messages+1, l.bytes+p.size }
+func (l *load) add(size int) { l.messages, l.bytes = l.messages+1, l.bytes+size }
 
-func (l *load) remove(p *parcel) { l.messages, l.bytes = l.messages-1, l.bytes-p.size }
+func (l *load) remove(size int) { l.messages, l.bytes = l.messages-1, l.bytes-size }
 
 func (c *class) admitsLoose() bool {
 	return c.loose.messages < maxClassMessages && c.loose.bytes < maxClassBytes

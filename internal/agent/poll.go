@@ -139,7 +139,9 @@ func (l *link) pollRound(ctx context.Context) (active bool, err error) {
 		return false, err
 	}
 	l.state.setNonce(reply.SequencingNonce)
-	l.router.deliver(id.ID, reply.Messages)
+	if err := l.router.deliver(ctx, id.ID, reply.Messages); err != nil {
+		glog.Warningf("messages of a reply are left to the server to repeat: %v", err) // the poll itself has succeeded
+	}
 	l.noteContact()
 	active = len(reply.Messages) > 0 || b.foreground()
 	if b != nil {

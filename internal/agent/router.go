@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/golang/glog"
 
@@ -21,8 +22,14 @@ var (
 	ErrServiceUnavailable = errors.New("no such service is installed")
 )
 
-// router brings messages to their services: from the server, and between services of this agent. It never blocks for the
-// server's messages, so that one slow service holds up no other and no acknowledgement (G-38, G-61).
+// roomTimeout is how long a service may hold up the session with messages that are larger than was to be expected when they
+// were granted. After a session that was ended for it the tokens fit.
+const roomTimeout = time.Minute
+
+var errNoRoom = errors.New("it takes no messages, and the ones that wait fill its inbox")
+
+// router brings messages to their services: from the server, and between services of this agent. A slow service holds up no
+// other and no acknowledgement as long as what the server was granted fits into its inbox (G-38, G-61).
 type router struct {
 	self    func() identity.ClientID
 	reports *reports
@@ -84,17 +91,35 @@ func (r *router) inboxes() map[string]*inbox {
 	return out
 }
 
-// deliver takes messages from the server, for the client as which the contact was made.
-func (r *router) deliver(client identity.ClientID, messages []*fspb.Message) {
+// deliver takes messages from the server, for the client as which the contact was made. A message that was granted and for
+// which there is no room holds up the ones behind it, and with them whoever calls, for up to roomTimeout. The error is that
+// this was not enough, or that ctx has ended; what is left of the messages is for the server to repeat then.
+func (r *router) deliver(ctx context.Context, client identity.ClientID, messages []*fspb.Message) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, roomTimeout, errNoRoom)
+	defer cancel()
+	drops := 0
+	var first string
 	for _, m := range messages {
-		if err := r.deliverOne(client, m); err != nil {
-			glog.Warningf("message %x of type %q for service %q is dropped: %v", m.GetMessageId(), m.GetMessageType(),
+		err := r.deliverOne(ctx, client, m)
+		switch {
+		case err == nil:
+			continue
+		case ctx.Err() != nil:
+			return fmt.Errorf("service %.100q: %w", m.GetDestination().GetServiceName(), context.Cause(ctx))
+		case drops == 0:
+			first = fmt.Sprintf("%.32x of type %.100q for service %.100q: %v", m.GetMessageId(), m.GetMessageType(),
 				m.GetDestination().GetServiceName(), err)
 		}
+		drops++
 	}
+	if drops > 0 {
+		glog.Warningf("%d of %d messages are dropped, the first of them is %s", drops, len(messages), first)
+	}
+	return nil
 }
 
-func (r *router) deliverOne(client identity.ClientID, m *fspb.Message) error {
+// deliverOne waits for room until ctx ends.
+func (r *router) deliverOne(ctx context.Context, client identity.ClientID, m *fspb.Message) error {
 	id, err := identity.MessageIDFromBytes(m.GetMessageId())
 	if err != nil {
 		return err
@@ -102,6 +127,21 @@ func (r *router) deliverOne(client identity.ClientID, m *fspb.Message) error {
 	if to := m.GetDestination().GetClientId(); !bytes.Equal(to, client.Bytes()) {
 		return fmt.Errorf("it is addressed to client %.16x, this is %v", to, client)
 	}
+	for {
+		room, err := r.tryDeliver(id, m)
+		if room == nil {
+			return err
+		}
+		select {
+		case <-room:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// tryDeliver is done with the message, or returns the channel that is closed when it is worth another try.
+func (r *router) tryDeliver(id identity.MessageID, m *fspb.Message) (room <-chan struct{}, err error) {
 	name := m.Destination.ServiceName
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -110,19 +150,17 @@ func (r *router) deliverOne(client identity.ClientID, m *fspb.Message) error {
 		if box != nil {
 			box.skip()
 		}
-		return r.repeatLocked(id, past)
+		return nil, r.repeatLocked(id, past)
 	}
 	if !r.open[name] {
 		text := fmt.Sprintf("%v: %.100q", ErrServiceUnavailable, name)
-		return r.answerLocked(id, outcome{state: outcomeFailed, text: text})
+		return nil, r.answerLocked(id, outcome{state: outcomeFailed, text: text})
 	}
-	if !box.offer(newDelivery(m, false)) {
-		return errors.New("the service's inbox is full; the server will repeat it")
-	}
-	if !id.IsNil() {
+	room, err = box.offer(newDelivery(m, false))
+	if room == nil && err == nil && !id.IsNil() {
 		r.seen.set(id, outcome{state: outcomePending})
 	}
-	return nil
+	return room, err
 }
 
 // repeatLocked answers a message that came before, without having it executed again.

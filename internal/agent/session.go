@@ -138,10 +138,10 @@ func (s *session) read(ctx context.Context, request *http.Request) ended {
 	if response.StatusCode != http.StatusOK {
 		return ended{err: newStatusError(response)}
 	}
-	s.paced = &pacedReader{from: response.Body, late: func() { s.cancel(errStalled) }}
+	s.paced = &pacedReader{from: response.Body, idle: true, late: func() { s.cancel(errStalled) }}
 	defer s.paced.rest()
 	records := wire.NewRecordReader(s.paced, wire.FromServer(nil))
-	if err := s.readFirst(records); err != nil {
+	if err := s.readFirst(ctx, records); err != nil {
 		return ended{err: explain(ctx, err)}
 	}
 	attempt.Stop()
@@ -161,7 +161,7 @@ func explain(ctx context.Context, err error) error {
 }
 
 // readFirst takes record 0. Only its nonce and its messages count.
-func (s *session) readFirst(records *wire.RecordReader) error {
+func (s *session) readFirst(ctx context.Context, records *wire.RecordReader) error {
 	first, err := s.next(records)
 	if errors.Is(err, io.EOF) {
 		return errNoRecord
@@ -170,8 +170,7 @@ func (s *session) readFirst(records *wire.RecordReader) error {
 		return err
 	}
 	s.link.state.setNonce(first.SequencingNonce)
-	s.link.router.deliver(s.id.ID, first.Messages)
-	return nil
+	return s.link.router.deliver(ctx, s.id.ID, first.Messages)
 }
 
 // readRest serves the established session.
@@ -188,7 +187,7 @@ func (s *session) readRest(ctx context.Context, records *wire.RecordReader, head
 	glog.Infof("session with server %s as client %v", s.to.address, s.id.ID)
 	close(s.established)
 
-	err := s.readRecords(records)
+	err := s.readRecords(ctx, records)
 	end := ended{established: true, lived: time.Since(start), orderly: s.flights.finished()}
 	switch {
 	case end.orderly:
@@ -201,13 +200,15 @@ func (s *session) readRest(ctx context.Context, records *wire.RecordReader, head
 	return end
 }
 
-func (s *session) readRecords(records *wire.RecordReader) error {
+func (s *session) readRecords(ctx context.Context, records *wire.RecordReader) error {
 	for {
 		data, err := s.next(records)
 		if err != nil {
 			return err
 		}
-		s.link.router.deliver(s.id.ID, data.Messages)
+		if err := s.link.router.deliver(ctx, s.id.ID, data.Messages); err != nil {
+			return err
+		}
 		if err := s.flights.acknowledge(data.AckIndex); err != nil {
 			return err
 		}
@@ -226,8 +227,8 @@ func (s *session) leave() {
 }
 
 func (s *session) next(records *wire.RecordReader) (*fspb.ContactData, error) {
-	s.paced.rest()
 	record, err := records.Next()
+	s.paced.rest()
 	if err != nil {
 		return nil, err
 	}

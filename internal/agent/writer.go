@@ -113,7 +113,7 @@ func (s *session) hangUp() error {
 func (e ended) suspects() bool {
 	var status *statusError
 	switch {
-	case e.orderly || errors.Is(e.err, context.Canceled):
+	case e.orderly || errors.Is(e.err, context.Canceled) || errors.Is(e.err, errNoRoom):
 		return false
 	case errors.As(e.err, &status):
 		return status.content()
