@@ -67,6 +67,7 @@ func (s settings) servicesConfig() services.Config {
 	mapped := services.Config{
 		ServiceBudget:      c.ServiceBudget,
 		BacklogBudget:      c.BacklogBudget,
+		UnservedAfter:      c.UnservedAfter,
 		KeepResults:        c.KeepServiceResults,
 		BacklogMaxMessages: c.BacklogMaxMessages,
 		BacklogMaxAttempts: c.BacklogMaxAttempts,

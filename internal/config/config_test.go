@@ -67,6 +67,7 @@ func TestDefaults(t *testing.T) {
 		RedeliveryInterval: 15 * time.Minute,
 		ServiceBudget:      5 * time.Second,
 		BacklogBudget:      30 * time.Second,
+		UnservedAfter:      time.Hour,
 		DrainTimeout:       20 * time.Second,
 
 		RegistrationsPerSecond: 5000, RegistrationsPerSecondPerAddress: 2000,
@@ -126,7 +127,7 @@ farspeak {
     dead_letter_max_messages: 12 dead_letter_max_bytes: 13000000 }
   server {
     stream_lifetime { seconds: 60 } long_stream_lifetime { seconds: 3600 } sweep_interval { seconds: 1 } redelivery_interval { seconds: 2 }
-    service_budget { nanos: 20000000 } backlog_budget { seconds: 5 } drain_timeout { seconds: 4 }
+    service_budget { nanos: 20000000 } backlog_budget { seconds: 5 } unserved_after { seconds: 90 } drain_timeout { seconds: 4 }
     max_sessions: 5 handshake_concurrency: 6 registrations_per_second: 0.5 registrations_per_second_per_address: 0.25
     record_memory_bytes: 67108864 max_push_bytes: 1048576 backlog_max_messages: 9 backlog_max_attempts: 10
     proxy_trusted_sources: ["10.0.0.0/8", "192.0.2.7"] proxy_header_required: true proxy_header_timeout { seconds: 1 }
@@ -161,7 +162,8 @@ farspeak {
 		t.Errorf("listener %+v, label %q", server.Listener, server.RequiredLabel)
 	}
 	if server.StreamLifetime != time.Minute || server.LongStreamLifetime != time.Hour || server.SweepInterval != time.Second || server.RedeliveryInterval != 2*time.Second ||
-		server.ServiceBudget != 20*time.Millisecond || server.BacklogBudget != 5*time.Second || server.DrainTimeout != 4*time.Second {
+		server.ServiceBudget != 20*time.Millisecond || server.BacklogBudget != 5*time.Second || server.UnservedAfter != 90*time.Second ||
+		server.DrainTimeout != 4*time.Second {
 		t.Errorf("durations: %+v", server)
 	}
 	if server.MaxSessions != 5 || server.HandshakeConcurrency != 6 || server.RegistrationsPerSecond != 0.5 ||

@@ -43,6 +43,7 @@ var (
 	redeliveryInterval = rule[time.Duration]{15 * time.Minute, 50 * time.Millisecond, 30 * day}
 	serviceBudget      = rule[time.Duration]{5 * time.Second, 10 * time.Millisecond, 10 * time.Minute}
 	backlogBudget      = rule[time.Duration]{30 * time.Second, 10 * time.Millisecond, time.Hour}
+	unservedAfter      = rule[time.Duration]{time.Hour, time.Minute, 30 * day}
 	drainTimeout       = rule[time.Duration]{20 * time.Second, 10 * time.Millisecond, time.Hour}
 	proxyHeaderTimeout = rule[time.Duration]{5 * time.Second, 10 * time.Millisecond, time.Minute}
 

@@ -26,6 +26,7 @@ type Server struct {
 	RedeliveryInterval time.Duration
 	ServiceBudget      time.Duration // for one message, before it goes to the backlog
 	BacklogBudget      time.Duration // for one message of the backlog
+	UnservedAfter      time.Duration // of a message of the backlog whose service no server has
 	DrainTimeout       time.Duration
 
 	MaxSessions                      int // 0: as many as the descriptor limit allows
@@ -78,6 +79,7 @@ func (f *File) server(r *textpb.Report, required bool) Server {
 		RedeliveryInterval: duration(r, at+"redelivery_interval", pb.GetRedeliveryInterval(), redeliveryInterval),
 		ServiceBudget:      duration(r, at+"service_budget", pb.GetServiceBudget(), serviceBudget),
 		BacklogBudget:      duration(r, at+"backlog_budget", pb.GetBacklogBudget(), backlogBudget),
+		UnservedAfter:      duration(r, at+"unserved_after", pb.GetUnservedAfter(), unservedAfter),
 		DrainTimeout:       duration(r, at+"drain_timeout", pb.GetDrainTimeout(), drainTimeout),
 
 		MaxSessions:                      int(number(r, at+"max_sessions", pb.GetMaxSessions(), maxSessions)),

@@ -248,13 +248,19 @@ func (b *backlog) giveBack(ctx context.Context, messages []store.BacklogMessage)
 	return b.m.cfg.Store.FinishBacklog(ctx, b.m.cfg.ServerID, outcomes)
 }
 
-// measure keeps the gauges of the backlog.
+// measure keeps the gauges of the backlog, and looks for messages in it that nobody takes.
 func (b *backlog) measure(ctx context.Context) {
+	watch := unserved{b: b}
 	for {
 		status, err := b.m.cfg.Store.BacklogStatus(ctx)
 		if err == nil {
 			b.m.metrics.backlogStatus(status, b.m.units)
-		} else if ctx.Err() == nil {
+			err = watch.look(ctx, status)
+		}
+		if err != nil {
+			watch.since = nil
+		}
+		if err != nil && ctx.Err() == nil {
 			b.complain(err)
 		}
 		if sleep(ctx, jitter(statusEvery)) != nil {

@@ -180,13 +180,39 @@ func (f *fakeStore) BacklogStatus(context.Context) ([]store.BacklogStatus, error
 	sums := map[string]store.BacklogStatus{}
 	for _, r := range f.rows {
 		s := sums[r.Service]
-		sums[r.Service] = store.BacklogStatus{Service: r.Service, Depth: s.Depth + 1, Bytes: s.Bytes + int64(proto.Size(r.Message)), Oldest: time.Minute}
+		sums[r.Service] = store.BacklogStatus{
+			Service: r.Service, Depth: s.Depth + 1, Bytes: s.Bytes + int64(proto.Size(r.Message)),
+			Oldest: max(time.Minute, s.Oldest, time.Since(r.due)),
+		}
 	}
 	var list []store.BacklogStatus
 	for _, s := range sums {
 		list = append(list, s)
 	}
 	return list, nil
+}
+
+func (f *fakeStore) FailUnserved(_ context.Context, service string, age time.Duration, reason string, limit int) (int64, error) {
+	leave, err := f.enter("FailUnserved")
+	if err != nil {
+		return 0, err
+	}
+	defer leave()
+	var long []store.ServiceResult
+	for _, r := range f.rows {
+		waits := time.Since(r.due) >= age
+		switch {
+		case r.Service == service && r.Attempts > 0 && !waits:
+			return 0, nil
+		case r.Service == service && waits && len(long) < limit:
+			long = append(long, store.ServiceResult{ID: r.ID, Message: r.Message, Service: service, Failed: true, Reason: reason})
+		}
+	}
+	for _, result := range long {
+		f.results[result.ID], f.dead[result.ID] = result, result
+		delete(f.rows, result.ID)
+	}
+	return int64(len(long)), nil
 }
 
 func (f *fakeStore) RecordServiceResults(_ context.Context, results []store.ServiceResult) error {

@@ -62,6 +62,7 @@ func (c *Config) complete() error {
 	c.CircuitOpenFor = positiveOr(c.CircuitOpenFor, DefaultCircuitOpenFor)
 	c.RoomWait = positiveOr(c.RoomWait, DefaultRoomWait)
 	c.BacklogPoll = positiveOr(c.BacklogPoll, DefaultBacklogPoll)
+	c.UnservedAfter = positiveOr(c.UnservedAfter, DefaultUnservedAfter)
 	c.BacklogMaxMessages = positiveOr(c.BacklogMaxMessages, DefaultBacklogMaxMessages)
 	return nil
 }

@@ -80,6 +80,7 @@ const (
 	DefaultBacklogPoll        = time.Second
 	DefaultCircuitOpenFor     = 5 * time.Second
 	DefaultRoomWait           = 10 * time.Second
+	DefaultUnservedAfter      = time.Hour
 )
 
 // Config is what a Manager is made of. Store and ServerID are needed.
@@ -114,6 +115,9 @@ type Config struct {
 	BacklogMaxAttempts int
 	// BacklogPoll is the time between two looks into an idle backlog. Default 1 s.
 	BacklogPoll time.Duration
+	// UnservedAfter is after how long a message of the backlog fails whose service this server does not have and no other
+	// works for. Default 1 h.
+	UnservedAfter time.Duration
 
 	// MetricLabels are the client labels ("label", or "service:label") that may appear in metrics. Others do not appear.
 	MetricLabels []string

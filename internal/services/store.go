@@ -23,6 +23,7 @@ type backlogStore interface {
 	FinishBacklog(ctx context.Context, owner string, outcomes []store.BacklogOutcome) error
 	ReleaseBacklog(ctx context.Context, owner string) error
 	BacklogStatus(ctx context.Context) ([]store.BacklogStatus, error)
+	FailUnserved(ctx context.Context, service string, age time.Duration, reason string, limit int) (int64, error)
 }
 
 // resultStore keeps outcomes and, for failures, dead letters.

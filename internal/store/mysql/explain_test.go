@@ -192,6 +192,10 @@ func (e *explained) hot(n int) map[string]func() {
 			e.must(e.s.FinishBacklog(e.ctx, "owner", outcomes))
 			e.must(e.s.ReleaseBacklog(e.ctx, "owner"))
 		},
+		"Unserved": func() {
+			check(e.s.AddBacklog(e.ctx, backlog, 0, 0))
+			check(e.s.FailUnserved(e.ctx, "c", 0, "nobody has it", 100))
+		},
 		"Broadcasts": func() {
 			b := &store.Broadcast{ID: identity.NewBroadcastID(), Source: "s", Group: "g", Limit: 1 << 40}
 			e.must(e.s.CreateBroadcast(e.ctx, b))

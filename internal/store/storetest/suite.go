@@ -22,7 +22,7 @@ func RunConformance(t *testing.T, newDatabase func(testing.TB) *Database) {
 	}{
 		{"Clients", clientTests}, {"Contacts", contactTests}, {"Insert", insertTests}, {"Due", dueTests}, {"Acks", ackTests},
 		{"Returns", returnTests},
-		{"Pending", pendingTests}, {"Backlog", backlogTests}, {"DeadLetters", deadLetterTests},
+		{"Pending", pendingTests}, {"Backlog", backlogTests}, {"Unserved", unservedTests}, {"DeadLetters", deadLetterTests},
 		{"Broadcasts", broadcastTests}, {"Files", fileTests}, {"Servers", serverTests}, {"Resources", resourceTests},
 		{"Prune", pruneTests}, {"Schema", schemaTests},
 	} {

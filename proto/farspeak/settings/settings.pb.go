@@ -267,6 +267,8 @@ type Server struct {
 	// How long a service may take for a message of the backlog, for which no client waits; at least service_budget. A service
 	// that always needs longer completes nothing. Default 30 s, or service_budget where that is longer.
 	BacklogBudget *durationpb.Duration `protobuf:"bytes,24,opt,name=backlog_budget,json=backlogBudget,proto3" json:"backlog_budget,omitempty"`
+	// After how long a message of the backlog fails that is for a service which no running server has. Default 1 hour.
+	UnservedAfter *durationpb.Duration `protobuf:"bytes,25,opt,name=unserved_after,json=unservedAfter,proto3" json:"unserved_after,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -465,6 +467,13 @@ func (x *Server) GetLongStreamLifetime() *durationpb.Duration {
 func (x *Server) GetBacklogBudget() *durationpb.Duration {
 	if x != nil {
 		return x.BacklogBudget
+	}
+	return nil
+}
+
+func (x *Server) GetUnservedAfter() *durationpb.Duration {
+	if x != nil {
+		return x.UnservedAfter
 	}
 	return nil
 }
@@ -717,8 +726,7 @@ const file_farspeak_settings_settings_proto_rawDesc = "" +
 	"\x18resource_usage_retention\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\x16resourceUsageRetention\x12!\n" +
 	"\fkeep_forever\x18\a \x01(\bR\vkeepForever\x127\n" +
 	"\x18dead_letter_max_messages\x18\b \x01(\x04R\x15deadLetterMaxMessages\x121\n" +
-	"\x15dead_letter_max_bytes\x18\t \x01(\x04R\x12deadLetterMaxBytes\"\xbe\n" +
-	"\n" +
+	"\x15dead_letter_max_bytes\x18\t \x01(\x04R\x12deadLetterMaxBytes\"\x80\v\n" +
 	"\x06Server\x12B\n" +
 	"\x0fstream_lifetime\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x0estreamLifetime\x12@\n" +
 	"\x0esweep_interval\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\rsweepInterval\x12J\n" +
@@ -744,7 +752,8 @@ const file_farspeak_settings_settings_proto_rawDesc = "" +
 	"\bkey_file\x18\x15 \x01(\tR\akeyFile\x12#\n" +
 	"\rmetric_labels\x18\x16 \x03(\tR\fmetricLabels\x12K\n" +
 	"\x14long_stream_lifetime\x18\x17 \x01(\v2\x19.google.protobuf.DurationR\x12longStreamLifetime\x12@\n" +
-	"\x0ebacklog_budget\x18\x18 \x01(\v2\x19.google.protobuf.DurationR\rbacklogBudget\"\xc8\x02\n" +
+	"\x0ebacklog_budget\x18\x18 \x01(\v2\x19.google.protobuf.DurationR\rbacklogBudget\x12@\n" +
+	"\x0eunserved_after\x18\x19 \x01(\v2\x19.google.protobuf.DurationR\runservedAfter\"\xc8\x02\n" +
 	"\x05Admin\x12(\n" +
 	"\x03tls\x18\x01 \x01(\v2\x16.farspeak.settings.TlsR\x03tls\x12\x1d\n" +
 	"\n" +
@@ -803,13 +812,14 @@ var file_farspeak_settings_settings_proto_depIdxs = []int32{
 	6,  // 13: farspeak.settings.Server.drain_timeout:type_name -> google.protobuf.Duration
 	6,  // 14: farspeak.settings.Server.long_stream_lifetime:type_name -> google.protobuf.Duration
 	6,  // 15: farspeak.settings.Server.backlog_budget:type_name -> google.protobuf.Duration
-	4,  // 16: farspeak.settings.Admin.tls:type_name -> farspeak.settings.Tls
-	6,  // 17: farspeak.settings.Notifier.timeout:type_name -> google.protobuf.Duration
-	18, // [18:18] is the sub-list for method output_type
-	18, // [18:18] is the sub-list for method input_type
-	18, // [18:18] is the sub-list for extension type_name
-	18, // [18:18] is the sub-list for extension extendee
-	0,  // [0:18] is the sub-list for field type_name
+	6,  // 16: farspeak.settings.Server.unserved_after:type_name -> google.protobuf.Duration
+	4,  // 17: farspeak.settings.Admin.tls:type_name -> farspeak.settings.Tls
+	6,  // 18: farspeak.settings.Notifier.timeout:type_name -> google.protobuf.Duration
+	19, // [19:19] is the sub-list for method output_type
+	19, // [19:19] is the sub-list for method input_type
+	19, // [19:19] is the sub-list for extension type_name
+	19, // [19:19] is the sub-list for extension extendee
+	0,  // [0:19] is the sub-list for field type_name
 }
 
 func init() { file_farspeak_settings_settings_proto_init() }
