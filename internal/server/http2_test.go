@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -95,6 +96,23 @@ func TestSessionOverHTTP2(t *testing.T) {
 	f.server.Wake([]identity.ClientID{agent.id})
 	if got := collect(&stream.testStream, 2); !slices.Equal(got, ids) {
 		t.Errorf("got %v, want %v", got, ids)
+	}
+}
+
+// One connection carries few sessions, or the limit on connections would be none on sessions.
+func TestSessionsOfOneHTTP2Connection(t *testing.T) {
+	f := start(t)
+	agent := newTestAgent(t, f.address)
+	var dialed atomic.Int32
+	client := agent.http2Client(func(ctx context.Context) (net.Conn, error) {
+		dialed.Add(1)
+		return agent.loopback(ctx)
+	})
+	for range 6 {
+		agent.sessionHTTP2(client, &fspb.ContactData{})
+	}
+	if got := dialed.Load(); got < 2 {
+		t.Errorf("six sessions on %d connection, want at most four on one", got)
 	}
 }
 

@@ -22,11 +22,14 @@ const (
 	idleTimeout   = 60 * time.Second // between the requests of a polling client
 	// maxHeaderBytes holds a certificate header of a large RSA key several times over.
 	maxHeaderBytes = 64 << 10
+	// maxStreams bounds the requests at once on one HTTP/2 connection of a client, which has a session, a poll or a file
+	// under way. The library's 250 would multiply the limit on connections.
+	maxStreams = 4
 )
 
 // httpServer is the HTTP layer over the client listener.
 func (s *Server) httpServer() *http.Server {
-	return &http.Server{
+	web := &http.Server{
 		Handler:           s.routes(),
 		ReadHeaderTimeout: headerTimeout,
 		IdleTimeout:       idleTimeout,
@@ -36,6 +39,10 @@ func (s *Server) httpServer() *http.Server {
 		ConnContext:       withSocketAddress,
 		ConnState:         established,
 	}
+	if ownAddresses(s.cfg.Certificates) { // a front end's connection carries many clients
+		web.HTTP2 = &http.HTTP2Config{MaxConcurrentStreams: maxStreams}
+	}
+	return web
 }
 
 // established tells the limits that a connection got as far as a request, so that it need not make room for new ones.

@@ -234,6 +234,9 @@ func (n *session) join(ctx context.Context, o *pollObservation) error {
 		replaced.replace()
 		n.server.metrics.replaced.Inc()
 	}
+	for _, old := range n.server.registry.crowd(n.id) {
+		old.crowdOut()
+	}
 	return n.answer(ctx, o)
 }
 

@@ -9,6 +9,10 @@ import (
 	"github.com/farspeak/farspeak/internal/store"
 )
 
+// maxSessionsPerClient is how many sessions a client has here at most, the current one included. Agents have one, and a
+// second while they change over; a copied key has one for each copy (G-44). Past it the oldest end.
+const maxSessionsPerClient = 16
+
 // registryShards spreads the locks; client IDs are hashes, so their first byte spreads evenly.
 const registryShards = 64
 
@@ -67,6 +71,24 @@ func (r *registry) sessions(id identity.ClientID) []*session {
 	shard.mu.Lock()
 	defer shard.mu.Unlock()
 	return slices.Clone(shard.holds[id])
+}
+
+// crowd are the sessions of a client that are too many, the oldest; the current one is never among them.
+func (r *registry) crowd(id identity.ClientID) []*session {
+	shard := r.shard(id)
+	shard.mu.Lock()
+	defer shard.mu.Unlock()
+	over := len(shard.holds[id]) - maxSessionsPerClient
+	if over <= 0 {
+		return nil
+	}
+	crowd := make([]*session, 0, over)
+	for _, s := range shard.holds[id] {
+		if s != shard.current[id] && len(crowd) < over {
+			crowd = append(crowd, s)
+		}
+	}
+	return crowd
 }
 
 func (r *registry) held(id identity.ClientID) bool {

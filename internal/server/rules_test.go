@@ -202,6 +202,33 @@ func TestSlowSessionDoesNotTakeOver(t *testing.T) {
 	}
 }
 
+// Copies of a key each keep a session, up to a bound; past it the oldest makes room (G-44).
+func TestSessionsOfOneClient(t *testing.T) {
+	const most = 16
+	f := start(t)
+	agent := newTestAgent(t, f.address)
+	var streams []*testStream
+	for range most {
+		stream, _ := agent.session(&fspb.ContactData{})
+		streams = append(streams, stream)
+	}
+	takes := func(streams []*testStream, index uint64) {
+		for i, stream := range streams {
+			stream.send(framed(agent.wrap(&fspb.ContactData{})))
+			if got := stream.next(); got.AckIndex != index {
+				t.Errorf("session %d: got %v, want acknowledgement %d", i, got, index)
+			}
+		}
+	}
+	takes(streams, 1)
+	agent.session(&fspb.ContactData{})
+	streams[0].ended()
+	takes(streams[1:], 2)
+	if refused := refusals(t, f.registry, "sessions"); refused != 1 {
+		t.Errorf("%v sessions counted, want 1", refused)
+	}
+}
+
 // A machine with a whole IPv6 network counts as one address (G-32).
 func TestRegistrationsOfOneNetwork(t *testing.T) {
 	reserve := server.NewReserve(server.RegistrationLimits{PerSecond: 1000, PerSecondAndAddress: 0.1}, true)

@@ -159,6 +159,16 @@ func (n *session) replace() {
 	n.replaced = true
 }
 
+// crowdOut cuts the session off because its client has too many.
+func (n *session) crowdOut() {
+	if n.ended() {
+		return
+	}
+	n.server.metrics.refused.WithLabelValues("sessions").Inc()
+	n.endPushes(true)
+	n.stream.abort()
+}
+
 // finish ends the session in order. What is being written is written to its end or its deadline first.
 func (n *session) finish() {
 	n.endPushes(false)
