@@ -244,6 +244,7 @@ func (s *fakeServer) stream(w http.ResponseWriter, r *http.Request, a attempt) {
 		w.Header()[name] = values
 	}
 	s.mu.Unlock()
+	defer n.finish() // nobody writes to a response that is over
 	s.sessions <- n
 	reading := make(chan struct{})
 	go func() { // ends with the body, at the latest when the handler returns
@@ -253,7 +254,6 @@ func (s *fakeServer) stream(w http.ResponseWriter, r *http.Request, a attempt) {
 	select {
 	case <-n.end:
 	case <-reading:
-		n.finish()
 	case <-s.t.Context().Done():
 	}
 }
