@@ -4,7 +4,6 @@ import (
 	"context"
 	"time"
 
-	"github.com/farspeak/farspeak/internal/identity"
 	"github.com/farspeak/farspeak/internal/store"
 )
 
@@ -13,6 +12,7 @@ import (
 type contactEvent struct {
 	update *store.ContactUpdate
 	end    *store.SessionEnd
+	ending *session // whose end it is
 }
 
 // contactTimeout bounds one transaction of contacts.
@@ -27,7 +27,7 @@ func (s *Server) writeContacts(ctx context.Context, events []contactEvent) ([]st
 		switch {
 		case event.update != nil:
 			updates = append(updates, *event.update)
-		case !s.registry.held(event.end.ClientID):
+		case !s.registry.heldBeside(event.ending):
 			ends = append(ends, *event.end)
 		}
 	}
@@ -52,11 +52,13 @@ func (s *Server) writeContacts(ctx context.Context, events []contactEvent) ([]st
 	return outcomes, nil
 }
 
-// endSession writes down that a client has no session here any more. It waits, for a moment, so that the ends of many
-// sessions form a line of their goroutines and no queue of its own.
-func (s *Server) endSession(id identity.ClientID, broken bool) error {
+// recordEnd writes down that the client has no session here any more, unless it has another one. It waits, for a moment, so
+// that the ends of many sessions form a line of their goroutines and no queue of its own.
+func (n *session) recordEnd(broken bool) {
 	ctx, cancel := context.WithTimeout(context.Background(), endTimeout)
 	defer cancel()
-	_, err := s.contacts.Do(ctx, contactEvent{end: &store.SessionEnd{ClientID: id, StreamingTo: s.cfg.Address, Broken: broken}})
-	return err
+	end := store.SessionEnd{ClientID: n.id, StreamingTo: n.server.cfg.Address, Broken: broken}
+	if _, err := n.server.contacts.Do(ctx, contactEvent{end: &end, ending: n}); err != nil {
+		n.server.metrics.lostEnds.Inc() // the next contact overwrites what stays behind
+	}
 }

@@ -128,6 +128,7 @@ func (n *session) leave() {
 	if !tell {
 		return
 	}
+	n.recordEnd(false) // before the client hears of it and begins another session, maybe elsewhere
 	if err := n.sayDone(); err != nil {
 		n.stream.abort()
 	}

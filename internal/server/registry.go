@@ -91,11 +91,12 @@ func (r *registry) crowd(id identity.ClientID) []*session {
 	return crowd
 }
 
-func (r *registry) held(id identity.ClientID) bool {
-	shard := r.shard(id)
+// heldBeside says whether the client of s has another session here.
+func (r *registry) heldBeside(s *session) bool {
+	shard := r.shard(s.id)
 	shard.mu.Lock()
 	defer shard.mu.Unlock()
-	return len(shard.holds[id]) > 0
+	return slices.ContainsFunc(shard.holds[s.id], func(held *session) bool { return held != s })
 }
 
 // add makes s the current session of its client and returns the one it replaces: s itself when a session that began later

@@ -206,14 +206,11 @@ func (n *session) ended() bool {
 
 // letGo says that the session ended, and tells the store when its client has none here any more.
 func (n *session) letGo() {
-	s := n.server
-	if !s.registry.release(n) {
+	if !n.server.registry.release(n) {
 		return
 	}
 	n.mu.Lock()
 	broken := n.broken
 	n.mu.Unlock()
-	if err := s.endSession(n.id, broken); err != nil {
-		s.metrics.lostEnds.Inc() // the next contact overwrites what stays behind
-	}
+	n.recordEnd(broken)
 }

@@ -156,7 +156,7 @@ func (e *explained) hot(n int) map[string]func() {
 	for i, m := range messages {
 		refs = append(refs, store.MessageRef{ClientID: clients[i], ID: identity.MessageID(m.MessageId)})
 		acks = append(acks, store.Ack{MessageRef: refs[i]})
-		ends = append(ends, store.SessionEnd{ClientID: clients[i], StreamingTo: "s"})
+		ends = append(ends, store.SessionEnd{ClientID: clients[i], StreamingTo: "s", Broken: i%2 == 0})
 		requests = append(requests, store.DueRequest{ClientID: clients[i], Limit: 10, Services: [][]string{nil, {"a"}, {"a", "service"}}[i%3]})
 		outcomes = append(outcomes, store.BacklogOutcome{
 			Service: backlog[i].Service, ID: backlog[i].ID, Done: i%3 == 0, Keep: true, Dead: i%3 == 1, RetryIn: time.Second,

@@ -29,11 +29,6 @@ const (
 		{ignore address}`
 	insertContactRow = `(?, ?, ?, ?, ?)`
 
-	// endSessions changes rows by ranges of PRIMARY.
-	endSessions = `UPDATE clients {index PRIMARY} SET streaming_to = '',
-		last_contact_us = CASE WHEN last_contact_us < {now} THEN {now} ELSE last_contact_us END
-		WHERE client_id IN ({list}) AND streaming_to = ?`
-
 	// listContacts reads one range of PRIMARY, in order.
 	listContacts = `SELECT contact_us, sent_nonce, received_nonce, address FROM client_contacts {index PRIMARY}
 		WHERE client_id = ? AND contact_us > ? ORDER BY contact_us LIMIT ?`
@@ -211,36 +206,6 @@ func clientRows(clients map[identity.ClientID]*store.Client, touched map[identit
 		})
 	}
 	return rows
-}
-
-// EndSessions says that sessions are over: their clients were there until now. Clients that stream elsewhere by now are
-// left alone. What was handed out once to those whose session broke is due again.
-func (s *Store) EndSessions(ctx context.Context, ends []store.SessionEnd) (err error) {
-	defer s.op("EndSessions", &err)()
-	byServer := make(map[string][]identity.ClientID)
-	var broken []identity.ClientID
-	for _, end := range ends {
-		if end.Broken {
-			broken = append(broken, end.ClientID)
-		}
-		if end.StreamingTo != "" {
-			address := cut(end.StreamingTo, maxAddress)
-			byServer[address] = append(byServer[address], end.ClientID)
-		}
-	}
-	if len(byServer)+len(broken) == 0 {
-		return nil
-	}
-	return s.write(ctx, func(t session) error {
-		for _, address := range sortedKeys(byServer) {
-			for chunk := range slices.Chunk(sortedClients(slices.Values(byServer[address])), maxList) {
-				if _, err := t.exec(ctx, s.sql(endSessions, len(chunk)), append(clientArgs(chunk), address)...); err != nil {
-					return err
-				}
-			}
-		}
-		return t.dueAgain(ctx, broken)
-	})
 }
 
 // ListContacts returns contacts of a client that are later than a time, in order.

@@ -197,6 +197,9 @@ func testBrokenSession(f *fixture) {
 		{"lost end", func() { f.contact(begin) }, slices.Concat(once, fresh)},
 		{"taken once more", func() { f.must(f.s.RecordAttempts(f.ctx, refsOf(id, once), time.Hour)); f.contact(begin) }, fresh},
 		{"first time", func() { f.must(f.s.RecordAttempts(f.ctx, refsOf(id, fresh), time.Hour)) }, nil},
+		{"broken end elsewhere", func() {
+			f.must(f.s.EndSessions(f.ctx, []store.SessionEnd{{ClientID: id, StreamingTo: "s:2", Broken: true}}))
+		}, nil},
 		{"broken end", func() { end(true) }, fresh},
 	} {
 		step.do()
