@@ -8,6 +8,7 @@ import (
 	"maps"
 	"net"
 	"runtime/debug"
+	"sync"
 	"time"
 
 	"google.golang.org/grpc"
@@ -16,6 +17,7 @@ import (
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/status"
 
+	backendpb "github.com/farspeak/farspeak/proto/farspeak/backend"
 	fspb "github.com/farspeak/farspeak/proto/fleetspeak"
 	grpcservicepb "github.com/farspeak/farspeak/proto/fleetspeak/grpcservice"
 )
@@ -28,7 +30,9 @@ const (
 	// defaultMaxMessage is more than any message of a Daemon or Socket service; those of Stdin services are the original's
 	// affair, and may be larger than the 4 MiB of other gRPC servers.
 	defaultMaxMessage = 16 << 20
-	// maxCallsPerConnection bounds what one peer can make us hold, in calls.
+	// minMaxMessage has room for what fs-server sends of small messages at once.
+	minMaxMessage = 256 << 10
+	// maxCallsPerConnection bounds what one peer can make us hold, in calls, and in messages of one stream.
 	maxCallsPerConnection = 1000
 	// finishTimeout is how long calls under way may take when serving ends; an fs-server waits no longer for them.
 	finishTimeout = 30 * time.Second
@@ -46,7 +50,8 @@ const (
 //
 // A gRPC code in an error means nothing, so that one from another service of the backend does no harm.
 //
-// ctx ends when the caller gives up, which does not mean that the message is lost: it comes again.
+// ctx ends with the time that the server waits, or with the connection; which does not mean that the message is lost: it comes
+// again.
 type Handler func(ctx context.Context, m *fspb.Message) error
 
 // ProcessorConfig says who handles what.
@@ -57,7 +62,8 @@ type ProcessorConfig struct {
 	Parallelism int
 	// Waiting is how many further messages wait for that; 0 means 1000. What comes beyond is sent back to come again later.
 	Waiting int
-	// MaxMessage is the largest message in bytes; 0 means 16 MiB. A larger one is refused, for good.
+	// MaxMessage is the largest message in bytes; 0 means 16 MiB, and less than 256 KiB means 256 KiB: that much is several
+	// small messages at once. A larger one is refused, for good.
 	MaxMessage int
 	// TLS is for Serve; nil is plaintext. See TLSFiles.
 	TLS *tls.Config
@@ -66,14 +72,18 @@ type ProcessorConfig struct {
 	Failed func(m *fspb.Message, err error)
 }
 
-// Processor is the interface that fs-server delivers messages to. Serve makes it a server of its own; it may also be
-// registered with a grpc.Server that there is.
+// Processor is the interface that fs-server delivers messages to. Serve makes it a server of its own; Register adds it to a
+// grpc.Server that there is. An fs-server of ours sends many messages on a stream, the original's calls Process for each; the
+// handlers see no difference.
 type Processor struct {
 	grpcservicepb.UnimplementedProcessorServer
 
 	cfg     ProcessorConfig
-	places  chan struct{} // a token for each call, running or waiting
+	places  chan struct{} // a token for each message, running or waiting
 	running chan struct{} // a token for each handler that runs
+
+	drain    sync.Once
+	draining chan struct{} // closed by Drain
 }
 
 // NewProcessor makes a Processor.
@@ -95,13 +105,27 @@ func NewProcessor(cfg ProcessorConfig) (*Processor, error) {
 	if cfg.MaxMessage <= 0 {
 		cfg.MaxMessage = defaultMaxMessage
 	}
+	cfg.MaxMessage = max(cfg.MaxMessage, minMaxMessage)
 	cfg.Services = maps.Clone(cfg.Services)
 	return &Processor{
 		cfg:     cfg,
 		places:  make(chan struct{}, cfg.Parallelism+cfg.Waiting),
 		running: make(chan struct{}, cfg.Parallelism),
+
+		draining: make(chan struct{}),
 	}, nil
 }
+
+// Register adds the Processor to a server, for calls and for streams. Whoever stops that server gracefully calls Drain before.
+// The server's limit for a received message should be 256 KiB at least, as gRPC's default is.
+func (p *Processor) Register(server grpc.ServiceRegistrar) {
+	grpcservicepb.RegisterProcessorServer(server, p)
+	backendpb.RegisterReceiverServer(server, receiver{p: p})
+}
+
+// Drain lets each fs-server end its streams when it has the outcomes of what is under way: a server that stops gracefully
+// would wait for them. Serve does it by itself.
+func (p *Processor) Drain() { p.drain.Do(func() { close(p.draining) }) }
 
 // Serve takes messages from a listener, which it closes, until ctx ends. It returns when the handlers that ran then have
 // ended, or half a minute later; what they did not finish comes again.
@@ -115,12 +139,13 @@ func (p *Processor) Serve(ctx context.Context, listener net.Listener) error {
 		options = append(options, grpc.Creds(credentials.NewTLS(p.cfg.TLS)))
 	}
 	server := grpc.NewServer(options...)
-	grpcservicepb.RegisterProcessorServer(server, p)
+	p.Register(server)
 	stopped := make(chan struct{})
 	undo := context.AfterFunc(ctx, func() {
 		defer close(stopped)
 		timer := time.AfterFunc(finishTimeout, server.Stop)
 		defer timer.Stop()
+		p.Drain()
 		server.GracefulStop()
 	})
 	err := server.Serve(listener)
@@ -135,16 +160,24 @@ func (p *Processor) Serve(ctx context.Context, listener net.Listener) error {
 	return nil
 }
 
-// Process handles one message. It is what fs-server calls.
+// Process handles one message. It is what the original's fs-server calls, and ours for large messages.
 func (p *Processor) Process(ctx context.Context, m *fspb.Message) (*fspb.EmptyMessage, error) {
+	if err := p.outcome(ctx, m); err != nil {
+		return nil, err
+	}
+	return &fspb.EmptyMessage{}, nil
+}
+
+// outcome handles a message and returns the status of a failure.
+func (p *Processor) outcome(ctx context.Context, m *fspb.Message) error {
 	err := p.process(ctx, m)
 	if err == nil {
-		return &fspb.EmptyMessage{}, nil
+		return nil
 	}
 	if p.cfg.Failed != nil {
 		p.cfg.Failed(m, err)
 	}
-	return nil, statusError(err)
+	return statusError(err)
 }
 
 func (p *Processor) process(ctx context.Context, m *fspb.Message) error {

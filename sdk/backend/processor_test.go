@@ -145,8 +145,8 @@ func TestWaitingEndsWithItsCaller(t *testing.T) {
 	})
 }
 
-// serve starts a Processor and returns a client of it, and what ends it.
-func serve(t *testing.T, cfg backend.ProcessorConfig, creds credentials.TransportCredentials) (grpcservicepb.ProcessorClient, func() error) {
+// serve starts a Processor and returns a connection to it, and what ends it.
+func serve(t *testing.T, cfg backend.ProcessorConfig, creds credentials.TransportCredentials) (*grpc.ClientConn, func() error) {
 	t.Helper()
 	listener := listen(t, "tcp", "127.0.0.1:0")
 	conn, err := grpc.NewClient(listener.Addr().String(), grpc.WithTransportCredentials(creds))
@@ -167,12 +167,12 @@ func serve(t *testing.T, cfg backend.ProcessorConfig, creds credentials.Transpor
 		_ = stop()
 		conn.Close()
 	})
-	return grpcservicepb.NewProcessorClient(conn), stop
+	return conn, stop
 }
 
 func TestServeFinishesWhatRuns(t *testing.T) {
 	started, finish := make(chan struct{}), make(chan struct{})
-	client, stop := serve(t, backend.ProcessorConfig{Services: map[string]backend.Handler{
+	conn, stop := serve(t, backend.ProcessorConfig{Services: map[string]backend.Handler{
 		"sink": func(context.Context, *fspb.Message) error {
 			close(started)
 			<-finish
@@ -182,7 +182,7 @@ func TestServeFinishesWhatRuns(t *testing.T) {
 	result := make(chan error, 1)
 	var calling sync.WaitGroup
 	calling.Go(func() {
-		_, err := client.Process(t.Context(), fromClient("sink"))
+		_, err := grpcservicepb.NewProcessorClient(conn).Process(t.Context(), fromClient("sink"))
 		result <- err
 	})
 	<-started
@@ -208,10 +208,10 @@ func TestServeOverTLS(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	client, stop := serve(t, backend.ProcessorConfig{
+	conn, stop := serve(t, backend.ProcessorConfig{
 		Services: map[string]backend.Handler{"sink": returning(nil)}, TLS: serverTLS,
 	}, credentials.NewTLS(clientTLS))
-	if _, err := client.Process(t.Context(), fromClient("sink")); err != nil {
+	if _, err := grpcservicepb.NewProcessorClient(conn).Process(t.Context(), fromClient("sink")); err != nil {
 		t.Error(err)
 	}
 	if err := stop(); err != nil {
@@ -220,14 +220,14 @@ func TestServeOverTLS(t *testing.T) {
 }
 
 func TestLargeMessages(t *testing.T) {
-	client, _ := serve(t, backend.ProcessorConfig{Services: map[string]backend.Handler{"sink": returning(nil)}}, insecure.NewCredentials())
+	conn, _ := serve(t, backend.ProcessorConfig{Services: map[string]backend.Handler{"sink": returning(nil)}}, insecure.NewCredentials())
 	m := fromClient("sink")
 	m.SourceMessageId = make([]byte, 15<<20)
-	if _, err := client.Process(t.Context(), m); err != nil {
+	if _, err := grpcservicepb.NewProcessorClient(conn).Process(t.Context(), m); err != nil {
 		t.Errorf("15 MiB: %v", err)
 	}
 	m.SourceMessageId = make([]byte, 17<<20)
-	if _, err := client.Process(t.Context(), m); status.Code(err) != codes.ResourceExhausted {
+	if _, err := grpcservicepb.NewProcessorClient(conn).Process(t.Context(), m); status.Code(err) != codes.ResourceExhausted {
 		t.Errorf("17 MiB: %v", err)
 	}
 }
