@@ -4,14 +4,18 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"sync"
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/farspeak/farspeak/internal/load/fleet"
 	"github.com/farspeak/farspeak/internal/load/measure"
+	backendpb "github.com/farspeak/farspeak/proto/farspeak/backend"
 	fspb "github.com/farspeak/farspeak/proto/fleetspeak"
 	grpcservicepb "github.com/farspeak/farspeak/proto/fleetspeak/grpcservice"
 )
@@ -46,6 +50,7 @@ func StartBackend(ctx context.Context, address string) (*Backend, error) {
 		server: grpc.NewServer(grpc.MaxRecvMsgSize(maxBackendMessage)), served: make(chan error, 1), latencies: measure.NewLatencies(),
 	}
 	grpcservicepb.RegisterProcessorServer(b.server, b)
+	backendpb.RegisterReceiverServer(b.server, receiver{b: b})
 	go func() { b.served <- b.server.Serve(listener) }() // Close waits for it
 	return b, nil
 }
@@ -71,10 +76,47 @@ func (b *Backend) begin(run uint64, clients int) {
 	b.latencies.Take()
 }
 
-// Process is the method that fs-servers call.
+// Process is the method that fs-servers call for a message by itself.
 func (b *Backend) Process(_ context.Context, m *fspb.Message) (*fspb.EmptyMessage, error) {
 	b.take(time.Now(), m)
 	return &fspb.EmptyMessage{}, nil
+}
+
+// receiver takes messages by streams.
+type receiver struct {
+	backendpb.UnimplementedReceiverServer
+	b *Backend
+}
+
+// Deliver takes the messages of a stream in the order in which they come.
+func (r receiver) Deliver(call grpc.BidiStreamingServer[backendpb.Deliveries, backendpb.Outcomes]) error {
+	for {
+		batch, err := call.Recv()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if err := call.Send(r.takeAll(time.Now(), batch.GetDeliveries())); err != nil {
+			return err
+		}
+	}
+}
+
+func (r receiver) takeAll(now time.Time, deliveries []*backendpb.Delivery) *backendpb.Outcomes {
+	outcomes := &backendpb.Outcomes{Taken: make([]uint64, 0, len(deliveries))}
+	for _, d := range deliveries {
+		m := &fspb.Message{}
+		if err := proto.Unmarshal(d.GetMessage(), m); err != nil {
+			failure := &backendpb.Failure{Number: d.GetNumber(), Code: uint32(codes.Internal), Reason: err.Error()}
+			outcomes.Failed = append(outcomes.Failed, failure)
+			continue
+		}
+		r.b.take(now, m)
+		outcomes.Taken = append(outcomes.Taken, d.GetNumber())
+	}
+	return outcomes
 }
 
 // take counts a message.

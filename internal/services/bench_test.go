@@ -23,22 +23,25 @@ func BenchmarkIngestNOOP(b *testing.B) {
 }
 
 func BenchmarkIngestGRPC(b *testing.B) {
-	for _, size := range []int{1, 10} {
-		b.Run(fmt.Sprintf("messages=%d", size), func(b *testing.B) {
-			peer := newBackend(nil)
-			peer.service = nil
-			peer.serve(b)
-			m := newManager(b, services.Config{Store: newFakeStore(), Services: peer.spec(0)})
-			b.ReportAllocs()
-			b.RunParallel(func(pb *testing.PB) {
-				batch := batchOf("S", size)
-				for pb.Next() {
-					if err := m.Ingest(b.Context(), batch); err != nil {
-						b.Error(err)
+	for way, newBackend := range map[string]newBackendFunc{"calls": newBackend, "streams": newStreaming} {
+		for _, size := range []int{1, 10} {
+			b.Run(fmt.Sprintf("way=%s/messages=%d", way, size), func(b *testing.B) {
+				peer := newBackend(nil)
+				peer.service = nil
+				peer.serve(b)
+				m := newManager(b, services.Config{Store: newFakeStore(), Services: peer.spec(0)})
+				b.ReportAllocs()
+				b.SetParallelism(16) // sessions
+				b.RunParallel(func(pb *testing.PB) {
+					batch := batchOf("S", size)
+					for pb.Next() {
+						if err := m.Ingest(b.Context(), batch); err != nil {
+							b.Error(err)
+						}
 					}
-				}
+				})
 			})
-		})
+		}
 	}
 }
 

@@ -2,6 +2,7 @@ package services
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -13,7 +14,9 @@ import (
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 
 	fspb "github.com/farspeak/farspeak/proto/fleetspeak"
 	grpcservicepb "github.com/farspeak/farspeak/proto/fleetspeak/grpcservice"
@@ -33,10 +36,12 @@ const (
 // defaultPermanentCodes are those that blame the message itself.
 var defaultPermanentCodes = []codes.Code{codes.InvalidArgument}
 
-// remote is a service behind gRPC. The connection is made by the first message.
+// remote is a service behind gRPC. The connection is made by the first message. Messages go by a stream of ours if the backend
+// offers it; large ones, and all those to the original's backends, are a call each.
 type remote struct {
 	conn      *grpc.ClientConn
 	processor grpcservicepb.ProcessorClient
+	streams   *streams
 	permanent []codes.Code
 }
 
@@ -60,12 +65,42 @@ func newRemote(b *Backend, permanent []codes.Code) (*remote, error) {
 	if err != nil {
 		return nil, fmt.Errorf("config.target %q: %w", b.Target, err)
 	}
-	return &remote{conn: conn, processor: grpcservicepb.NewProcessorClient(conn), permanent: permanent}, nil
+	return &remote{
+		conn: conn, processor: grpcservicepb.NewProcessorClient(conn), streams: newStreams(conn), permanent: permanent,
+	}, nil
 }
 
-// Process calls the backend once: what fails for now is tried again by the backlog, not here.
+// Process hands a message to the backend once: what fails for now is tried again by the backlog, not here.
 func (r *remote) Process(ctx context.Context, m *fspb.Message) error {
-	_, err := r.processor.Process(ctx, m)
+	err := errNotOffered
+	if size := proto.Size(m); size <= maxStreamed && r.streams.offered() {
+		err = r.stream(ctx, m, size)
+	}
+	if errors.Is(err, errNotOffered) {
+		err = r.call(ctx, m)
+	}
+	return r.judge(err)
+}
+
+// call hands over a message by a call of its own.
+func (r *remote) call(ctx context.Context, m *fspb.Message) error {
+	var by peer.Peer
+	_, err := r.processor.Process(ctx, m, grpc.Peer(&by))
+	r.streams.called(&by)
+	return err
+}
+
+// stream hands over a message of that size by a stream. It is encoded here: once the caller has gone the message is not ours.
+func (r *remote) stream(ctx context.Context, m *fspb.Message, size int) error {
+	body, err := proto.MarshalOptions{UseCachedSize: true}.MarshalAppend(make([]byte, 0, size), m)
+	if err != nil {
+		return status.Errorf(codes.Internal, "encode the message: %v", err) // the code that a call of its own would end with
+	}
+	return r.streams.deliver(ctx, body)
+}
+
+// judge marks the error of a call.
+func (r *remote) judge(err error) error {
 	if err == nil {
 		return nil
 	}
@@ -80,4 +115,7 @@ func (r *remote) Process(ctx context.Context, m *fspb.Message) error {
 	}
 }
 
-func (r *remote) Close() error { return r.conn.Close() }
+func (r *remote) Close() error {
+	r.streams.close()
+	return r.conn.Close()
+}
