@@ -21,13 +21,13 @@ var direct = []struct {
 	why string
 }{
 	{
-		of:  []string{"internal/identity", "internal/limit", "internal/netpoll", "internal/tlsidle", "internal/vectors"},
+		of:  []string{"internal/identity", "internal/limit", "internal/netpoll", "internal/tlsidle", "internal/elements", "internal/vectors"},
 		may: []string{"proto/..."},
 		why: "these are the ground that everybody stands on",
 	},
 	{
 		of:  []string{"internal/wire", "internal/proxyproto", "internal/batch", "internal/notify", "internal/clientcert"},
-		may: []string{"internal/identity", "proto/..."},
+		may: []string{"internal/identity", "internal/elements", "proto/..."},
 		why: "a protocol or an algorithm, usable and testable without the daemons around it",
 	},
 	{
@@ -62,7 +62,7 @@ var direct = []struct {
 	},
 	{
 		of:  []string{"internal/services/..."},
-		may: []string{"internal/services/...", "internal/identity", "internal/batch", "internal/store", "proto/..."},
+		may: []string{"internal/services/...", "internal/elements", "internal/identity", "internal/batch", "internal/store", "proto/..."},
 		why: "server-side services do not know the server that feeds them",
 	},
 	{

@@ -4,10 +4,10 @@ import (
 	"errors"
 	"fmt"
 
-	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
 
+	"github.com/farspeak/farspeak/internal/elements"
 	fspb "github.com/farspeak/farspeak/proto/fleetspeak"
 )
 
@@ -16,44 +16,14 @@ import (
 // wire: a record of 20 MiB would fill gigabytes (G-03). A full record of a real agent has about two thousand.
 const MaxElements = 50_000
 
-// Reasons why fields cannot be counted.
-var (
-	ErrTooManyElements = fmt.Errorf("more than %d fields", MaxElements)
-	ErrEncoding        = errors.New("malformed protocol buffer")
-)
-
-// CountElements counts the fields of an encoded message, at every level that its type knows. The bytes of an Any are one
+// CountElements counts the fields of an encoded message, of which there may be MaxElements. The bytes of an Any are one
 // field: see PayloadElements.
 func CountElements(encoded []byte, of protoreflect.MessageDescriptor) (int, error) {
-	left := MaxElements
-	err := countElements(encoded, of, &left)
-	return MaxElements - left, err
-}
-
-// countElements takes the fields of an encoded message from left.
-func countElements(encoded []byte, of protoreflect.MessageDescriptor, left *int) error {
-	for len(encoded) > 0 {
-		if *left == 0 {
-			return ErrTooManyElements
-		}
-		*left--
-		number, kind, size := protowire.ConsumeTag(encoded)
-		if size < 0 {
-			return ErrEncoding
-		}
-		encoded = encoded[size:]
-		if size = protowire.ConsumeFieldValue(number, kind, encoded); size < 0 {
-			return ErrEncoding
-		}
-		if field := of.Fields().ByNumber(number); field != nil && field.Message() != nil && kind == protowire.BytesType {
-			nested, _ := protowire.ConsumeBytes(encoded) // cannot fail: the value was measured
-			if err := countElements(nested, field.Message(), left); err != nil {
-				return err
-			}
-		}
-		encoded = encoded[size:]
+	count, err := elements.Count(encoded, of, MaxElements)
+	if errors.Is(err, elements.ErrTooMany) {
+		err = fmt.Errorf("%w: more than %d", err, MaxElements)
 	}
-	return nil
+	return count, err
 }
 
 // PayloadElements is how many fields the data of a message will have here: none, unless the system service decodes it. Data

@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 
+	"github.com/farspeak/farspeak/internal/elements"
 	"github.com/farspeak/farspeak/internal/services"
 	fspb "github.com/farspeak/farspeak/proto/fleetspeak"
 )
@@ -23,11 +24,11 @@ func grown(tb testing.TB, kind string, data proto.Message, element [2]byte, coun
 
 // Data takes no more memory than its bytes justify, whatever these say: two bytes of an empty element become dozens (G-03).
 func TestPayloadsThatGrowWhenDecoded(t *testing.T) {
-	const elements = 1 << 20
+	const count = 1 << 20
 	for name, msg := range map[string]*fspb.Message{
-		"ids":      grown(t, "MessageAck", &fspb.MessageAckData{}, [2]byte{0x0a, 0}, elements),
-		"labels":   grown(t, "ClientInfo", &fspb.ClientInfoData{}, [2]byte{0x0a, 0}, elements),
-		"services": grown(t, "ClientInfo", &fspb.ClientInfoData{}, [2]byte{0x12, 0}, elements),
+		"ids":      grown(t, "MessageAck", &fspb.MessageAckData{}, [2]byte{0x0a, 0}, count),
+		"labels":   grown(t, "ClientInfo", &fspb.ClientInfoData{}, [2]byte{0x0a, 0}, count),
+		"services": grown(t, "ClientInfo", &fspb.ClientInfoData{}, [2]byte{0x12, 0}, count),
 	} {
 		t.Run(name, func(t *testing.T) {
 			st := knownClientA()
@@ -36,10 +37,10 @@ func TestPayloadsThatGrowWhenDecoded(t *testing.T) {
 			if err := m.Ingest(t.Context(), systemBatch(msg)); err != nil {
 				t.Fatal(err)
 			}
-			if took := allocated() - before; took > 4*elements {
-				t.Errorf("%d bytes were allocated for data of %d", took, 2*elements)
+			if took := allocated() - before; took > 4*count {
+				t.Errorf("%d bytes were allocated for data of %d", took, 2*count)
 			}
-			if got := st.dead[idOf(msg)]; !strings.Contains(got.Reason, services.ErrTooManyElements.Error()) {
+			if got := st.dead[idOf(msg)]; !strings.Contains(got.Reason, elements.ErrTooMany.Error()) {
 				t.Errorf("reason %q", got.Reason)
 			}
 			if got := services.PayloadElements(msg); got != services.MaxElements {
