@@ -2,7 +2,7 @@
 
 GO       ?= go
 VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
-# What test, bench, vet and the like are about. The tests that take longest begin first, beside the others.
+# What test and bench are about. The tests that take longest begin first, beside the others.
 PACKAGES ?= ./test/integration ./...
 
 # Where fs-client runs, besides the machine at hand.
@@ -21,7 +21,9 @@ FUZZTIME  ?= 5s
 
 TOOL    := $(GO) tool -modfile=tools/go.mod
 LDFLAGS := -X github.com/farspeak/farspeak/internal/daemon/run.version=$(VERSION)
-GOBUILD := CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)'
+# How programs are built. What looks at the source with the same flags finds it compiled.
+AS_BUILT := CGO_ENABLED=0 GOFLAGS=-trimpath
+GOBUILD  := $(AS_BUILT) $(GO) build -ldflags '$(LDFLAGS)'
 
 .DEFAULT_GOAL := help
 
@@ -79,19 +81,19 @@ fmt: ## fail if a file is not formatted
 
 .PHONY: vet
 vet: ## go vet
-	$(GO) vet $(PACKAGES)
+	$(AS_BUILT) $(GO) vet ./...
 
 .PHONY: cross
 cross: ## build and vet the agent for the other systems that it runs on
 	@for system in $(SYSTEMS); do \
 		echo "fs-client for $$system"; \
-		export CGO_ENABLED=0 GOOS=$${system%/*} GOARCH=$${system#*/}; \
-		$(GO) vet ./cmd/fs-client ./internal/agent/... ./sdk/service && $(GO) build -o /dev/null ./cmd/fs-client || exit 1; \
+		export $(AS_BUILT) GOOS=$${system%/*} GOARCH=$${system#*/}; \
+		$(GO) build -o /dev/null ./cmd/fs-client && $(GO) vet ./cmd/fs-client ./internal/agent/... || exit 1; \
 	done
 
 .PHONY: staticcheck
 staticcheck: ## staticcheck
-	$(TOOL) staticcheck $(PACKAGES)
+	$(AS_BUILT) $(TOOL) staticcheck ./...
 
 .PHONY: imports
 imports: ## who may import whom
