@@ -15,6 +15,7 @@ import (
 var dueTests = []test{
 	{name: "OrderOfInsertion", run: testDueOrder},
 	{name: "ServicesAndLimits", run: testDueFilter},
+	{name: "OddNames", run: testDueOddNames},
 	{name: "ManyClientsShareEvenly_G21", run: testDueManyClients},
 	{name: "BytesAreBounded_G50", run: testDueBytes, options: Options{MaxFetchBytes: 100_000}},
 	{name: "Attempts", run: testAttempts},
@@ -351,5 +352,18 @@ func testFewStatements(f *fixture) { // G-21
 		if n := f.statements(reg, func() { f.must(tc.do()) }); n > tc.most {
 			f.Errorf("%s of a hundred clients: %d statements, want at most %d", tc.name, n, tc.most)
 		}
+	}
+}
+
+// Names of services are the clients', with any bytes: one client's must not be taken for another one's list.
+func testDueOddNames(f *fixture) {
+	odd, plain := f.client(), f.client()
+	f.insert(message(odd, "a\x00b"), message(plain, "a"), message(plain, "b"))
+	due, err := f.s.DueMessages(f.ctx, []store.DueRequest{
+		{ClientID: odd, Services: []string{"a\x00b"}, Limit: 10}, {ClientID: plain, Services: []string{"b", "a"}, Limit: 10},
+	})
+	f.must(err)
+	if len(due[odd].Messages) != 1 || len(due[plain].Messages) != 2 {
+		f.Errorf("%d and %d messages, want 1 and 2", len(due[odd].Messages), len(due[plain].Messages))
 	}
 }
