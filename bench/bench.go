@@ -171,6 +171,7 @@ func (b *bench) play(ctx context.Context, name, phase string, clients int, scena
 	fmt.Fprintf(os.Stderr, "   %s\n", name)
 	profiles := b.newProfiles(name, phase)
 	c.Phase = profiles.begin
+	c.Command = append(c.Command, profiles.workerFlags()...)
 	r, err := scenario(c)
 	err = errors.Join(err, profiles.wait())
 	if r == nil {

@@ -38,10 +38,11 @@ func main() {
 	flag.Float64Var(&o.fill, "fill", 1, "factor of what part growth puts into the database: 10 million results, 1 million clients, 100,000 messages")
 	flag.DurationVar(&o.hold, "hold", time.Minute, "how long parts idle and agent leave their clients alone; the bar of idle is for an hour")
 	flag.DurationVar(&o.measure, "for", 10*time.Second, "how long a rate is measured")
-	flag.BoolVar(&o.profiles, "profiles", false, "take profiles of fs-server and fs-admin meanwhile, CPU and memory")
+	flag.BoolVar(&o.profiles, "profiles", false, "take profiles of fs-server and fs-admin meanwhile, CPU and memory, and of the load tool's CPU")
 	flag.StringVar(&o.pool, "buffer_pool", "3G", "memory of the database for its pages")
 	flag.BoolVar(&o.stay, "stay", false, "only start an installation, say how to talk to it, and leave it until Ctrl-C")
 	worker := flag.Bool(strings.TrimPrefix(workerFlag, "-"), false, "for the program itself: run a part of a fleet")
+	cpuProfile := flag.String(strings.TrimPrefix(workerProfileFlag, "-"), "", "for the program itself: write a CPU profile of this worker to this `file`")
 	idle := flag.Bool(strings.TrimPrefix(serviceFlag, "-"), false, "for the program itself: be a service of the agent")
 	floor := flag.String("floor_server", "", "for the program itself: run a server of this `kind`")
 	address := flag.String("floor_address", "", "for the program itself: where it listens")
@@ -51,7 +52,7 @@ func main() {
 	var err error
 	switch {
 	case *worker:
-		err = fleet.Serve(ctx, os.Stdin, os.Stdout)
+		err = profiled(*cpuProfile, func() error { return fleet.Serve(ctx, os.Stdin, os.Stdout) })
 	case *idle:
 		err = runService(ctx)
 	case *floor != "":

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime/pprof"
 	"sync"
 	"time"
 )
@@ -15,7 +16,11 @@ import (
 // profileLength is how long CPU is profiled; a phase that is shorter is profiled beyond its end.
 const profileLength = 8 * time.Second
 
-// profiles takes profiles of CPU and memory while one phase of a scenario runs.
+// workerProfileFlag asks a worker for a profile of its whole life.
+const workerProfileFlag = "-cpuprofile"
+
+// profiles takes profiles of CPU and memory while one phase of a scenario runs, and of the load tool's processes: of this
+// one, which submits and is the backend, in that phase, and of the one with the simulated clients from its beginning to its end.
 type profiles struct {
 	bench       *bench
 	name, phase string
@@ -39,21 +44,76 @@ func (p *profiles) begin(phase string) {
 	p.takeBeside("fs-server", s.servers[0].stats, "cpu", cpu)
 	p.takeBeside("fs-server", s.servers[0].stats, "heap", "heap?gc=1")
 	p.takeBeside("fs-admin", s.adminStats, "cpu", cpu)
+	p.beside("cpu profile of the load tool", p.takeOwn)
+}
+
+// workerFlags are what a worker is started with. With several of them the last one that ends leaves the profile.
+func (p *profiles) workerFlags() []string {
+	if !p.bench.options.profiles {
+		return nil
+	}
+	return []string{workerProfileFlag, p.path("load-clients", "cpu")}
 }
 
 func (p *profiles) takeBeside(process, address, kind, query string) {
+	p.beside(kind+" profile of "+process, func() error { return p.take(process, address, kind, query) })
+}
+
+// beside does something that the scenario does not wait for.
+func (p *profiles) beside(what string, take func() error) {
 	p.taking.Go(func() {
-		if err := p.take(process, address, kind, query); err != nil {
+		if err := take(); err != nil {
 			p.mu.Lock()
 			defer p.mu.Unlock()
-			p.errs = append(p.errs, fmt.Errorf("%s profile of %s: %w", kind, process, err))
+			p.errs = append(p.errs, fmt.Errorf("%s: %w", what, err))
 		}
 	})
 }
 
-// wait returns when all profiles are written.
+// path is where a profile goes.
+func (p *profiles) path(process, kind string) string {
+	return filepath.Join(p.bench.options.results, fmt.Sprintf("%s-%s-%s.pprof", p.name, process, kind))
+}
+
+// takeOwn takes one of this process.
+func (p *profiles) takeOwn() error {
+	path := p.path("load", "cpu")
+	err := profiled(path, func() error {
+		time.Sleep(profileLength)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return writeTop(path, "cpu")
+}
+
+// profiled takes a CPU profile while work is done; without a path it only does it.
+func profiled(path string, work func() error) (err error) {
+	if path == "" {
+		return work()
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
+	file, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, file.Close()) }()
+	if err := pprof.StartCPUProfile(file); err != nil {
+		return err
+	}
+	defer pprof.StopCPUProfile()
+	return work()
+}
+
+// wait returns when all profiles are written. The workers have ended by then.
 func (p *profiles) wait() error {
 	p.taking.Wait()
+	if flags := p.workerFlags(); flags != nil {
+		p.errs = append(p.errs, writeTop(flags[1], "cpu"))
+	}
 	return errors.Join(p.errs...)
 }
 
@@ -71,7 +131,7 @@ func (p *profiles) take(process, address, kind, query string) error {
 	if err := os.MkdirAll(p.bench.options.results, 0o755); err != nil {
 		return err
 	}
-	path := filepath.Join(p.bench.options.results, fmt.Sprintf("%s-%s-%s.pprof", p.name, process, kind))
+	path := p.path(process, kind)
 	file, err := os.Create(path)
 	if err != nil {
 		return err
@@ -80,6 +140,11 @@ func (p *profiles) take(process, address, kind, query string) error {
 	if err = errors.Join(err, file.Close()); err != nil {
 		return err
 	}
+	return writeTop(path, kind)
+}
+
+// writeTop writes the top functions of a profile beside it.
+func writeTop(path, kind string) error {
 	order := "-cum" // CPU by what calls, memory by what allocates
 	if kind == "heap" {
 		order = "-flat"
