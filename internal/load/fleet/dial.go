@@ -24,6 +24,7 @@ const (
 type Dialer struct {
 	roots    *x509.CertPool
 	insecure bool
+	curves   []tls.CurveID          // nil for the usual ones
 	configs  map[string]*tls.Config // by server address
 	sources  []net.Addr
 	turn     atomic.Uint32
@@ -36,6 +37,9 @@ type credentialsKey struct{}
 // NewDialer takes the servers, what is trusted, and the source addresses from a job.
 func NewDialer(job Job) (*Dialer, error) {
 	d := &Dialer{roots: x509.NewCertPool(), insecure: job.Insecure, configs: make(map[string]*tls.Config)}
+	if job.Classic {
+		d.curves = []tls.CurveID{tls.X25519, tls.CurveP256, tls.CurveP384, tls.CurveP521}
+	}
 	switch {
 	case len(job.Servers) == 0:
 		return nil, errors.New("there is no server to connect to")
@@ -63,6 +67,7 @@ func (d *Dialer) config(serverName string) *tls.Config {
 	return &tls.Config{
 		ServerName:           serverName,
 		MinVersion:           tls.VersionTLS12,
+		CurvePreferences:     d.curves,
 		NextProtos:           []string{"http/1.1"},
 		GetClientCertificate: presentCertificate,
 		// Verification is done below instead, once for each certificate that servers present.

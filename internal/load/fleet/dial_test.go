@@ -79,6 +79,29 @@ func listen(tb testing.TB, config *tls.Config, serve func(net.Conn)) (address st
 	return listener.Addr().String()
 }
 
+// TestKeyExchange: agents agree keys as those of today do, or as those before ML-KEM.
+func TestKeyExchange(t *testing.T) {
+	pair, authority := certificate(t)
+	for want, job := range map[tls.CurveID]fleet.Job{tls.X25519MLKEM768: {}, tls.X25519: {Classic: true}} {
+		address := listen(t, &tls.Config{Certificates: []tls.Certificate{pair}, ClientAuth: tls.RequestClientCert},
+			func(conn net.Conn) { io.Copy(io.Discard, conn) })
+		_, keys := keyring(t, 1)
+		job.Servers, job.TrustedCerts = []string{address}, authority
+		dialer, err := fleet.NewDialer(job)
+		if err != nil {
+			t.Fatal(err)
+		}
+		conn, err := dialer.Dial(t.Context(), address, keys, 0, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := conn.ConnectionState().CurveID; got != want {
+			t.Errorf("classic %t: keys are agreed by %v, want %v", job.Classic, got, want)
+		}
+		conn.Close()
+	}
+}
+
 // BenchmarkDial is a handshake with both of its ends.
 func BenchmarkDial(b *testing.B) {
 	pair, authority := certificate(b)

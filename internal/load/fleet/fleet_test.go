@@ -234,6 +234,21 @@ func TestRateIsKept(t *testing.T) {
 	}
 }
 
+// TestGroups: messages that are due together go together, and in number as the rate says.
+func TestGroups(t *testing.T) {
+	s := newFakeServer(t)
+	c := startFleet(t, s, 2, nil)
+	c.do(fleet.Command{Connect: true})
+	c.untilConnected(2)
+	c.do(fleet.Command{Send: &fleet.Sending{Service: "sink", Rate: 1000, Group: 5, Batch: 10}})
+	c.until("messages", func(n fleet.Counts) bool { return n[fleet.Acked] >= 100 })
+	c.do(fleet.Command{Rest: true})
+	c.until("the last acknowledgements", func(n fleet.Counts) bool { return n[fleet.Acked] == n[fleet.Sent] })
+	if n := c.last; n[fleet.Sent] < 5*n[fleet.Records] || n[fleet.Sent]%5 != 0 {
+		t.Errorf("%d messages in %d records, want groups of 5", n[fleet.Sent], n[fleet.Records])
+	}
+}
+
 // TestFarewell: a client that is told to leave goes, and comes again at once with the nonce that it was given.
 func TestFarewell(t *testing.T) {
 	const clients = 3

@@ -27,6 +27,9 @@ type Job struct {
 	ServerName string
 	// Sources are local IP addresses to connect from, in turn; none leaves the choice to the system.
 	Sources []string
+	// Classic agrees TLS keys by X25519 alone, as the original's agents do: they are built for a language version whose
+	// default has no ML-KEM. It costs both ends less.
+	Classic bool
 	// Resume keeps TLS session tickets, which agents of the original do not.
 	Resume bool
 
@@ -78,8 +81,10 @@ type Sending struct {
 	Batch int
 	// Closed makes each client send as fast as Window allows.
 	Closed bool
-	// Rate is how many messages all clients of the fleet send a second, evenly spaced, in turn.
-	Rate float64
+	// Rate is how many messages all clients of the fleet send a second, evenly spaced, in turn. Group is how many of them are
+	// due in one client at once, as when its service has a result in parts; 0 is 1.
+	Rate  float64
+	Group int
 	// Replies is how many messages a client sends for each load message that it receives, ReplyDelay the longest time
 	// until then; it is random.
 	Replies    int
@@ -89,4 +94,5 @@ type Sending struct {
 func (s *Sending) setDefaults() {
 	s.Size = max(s.Size, StampSize)
 	s.Batch = min(max(s.Batch, 1), wire.MaxMessagesPerRecord)
+	s.Group = max(s.Group, 1)
 }

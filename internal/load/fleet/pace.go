@@ -50,7 +50,7 @@ func (f *Fleet) StartSending(s Sending) {
 			c.nudge()
 		}
 	case s.Rate > 0:
-		f.pacing.begin(f.life, func(ctx context.Context) { f.pace(ctx, s.Rate) })
+		f.pacing.begin(f.life, func(ctx context.Context) { f.pace(ctx, s.Rate, s.Group) })
 	}
 }
 
@@ -67,12 +67,13 @@ func (c *client) nudge() {
 	c.flushOrClose()
 }
 
-// pace hands out what is due, at most maxBacklog late: what a blocked writer held up longer than that is left out.
-func (f *Fleet) pace(ctx context.Context, rate float64) {
+// pace hands out what is due, some messages to each client in turn, at most maxBacklog late: what a blocked writer held up
+// longer than that is left out.
+func (f *Fleet) pace(ctx context.Context, rate float64, group int) {
 	ticker := time.NewTicker(tick)
 	defer ticker.Stop()
 	order := rand.Perm(len(f.clients))
-	interval := time.Duration(float64(time.Second) / rate)
+	interval := time.Duration(float64(group) * float64(time.Second) / rate)
 	due := time.Now()
 	for turn := 0; ; {
 		select {
@@ -82,11 +83,11 @@ func (f *Fleet) pace(ctx context.Context, rate float64) {
 		}
 		now := time.Now()
 		if late := now.Sub(due) - maxBacklog; late > 0 {
-			f.meters.add(Throttled, int(late/interval))
+			f.meters.add(Throttled, group*int(late/interval))
 			due = due.Add(late)
 		}
 		for ; due.Before(now) && ctx.Err() == nil; due = due.Add(interval) {
-			f.clients[order[turn]].queue(due, 1)
+			f.clients[order[turn]].queue(due, group)
 			turn = (turn + 1) % len(order)
 		}
 	}

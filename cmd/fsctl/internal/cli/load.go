@@ -84,7 +84,8 @@ func (l *loadFlags) register(cmd *cobra.Command) {
 	f.IntVar(&job.Window, "window", fleet.DefaultWindow, "records of a client that may wait for their acknowledgement")
 	f.DurationVar(&job.AckDelay, "ack_delay", 0, "how long a client gathers acknowledgements, beyond the record under way")
 	f.BoolVar(&job.Resume, "resume", false, "resume TLS sessions, as fs-client does within one run")
-	f.BoolVar(&l.original, "original", false, "behave as the original's agents: --ack_delay=1s, no resumption")
+	f.BoolVar(&job.Classic, "classic", false, "agree TLS keys without ML-KEM, as the original's agents do")
+	f.BoolVar(&l.original, "original", false, "behave as the original's agents: --ack_delay=1s, --classic, no resumption")
 	f.DurationVar(&l.config.ConnectTimeout, "connect_timeout", load.DefaultConnectTimeout, "how long connecting all clients may take")
 	f.DurationVar(&l.config.Settle, "settle", load.DefaultSettle, "pause between connecting and measuring")
 	f.DurationVar(&l.config.Drain, "drain", load.DefaultDrain, "how long to wait at the end for what is under way")
@@ -153,7 +154,7 @@ func (a *app) loadConfig(ctx context.Context, l *loadFlags) (c load.Config, clos
 	}
 	c = l.config
 	if l.original {
-		c.Job.AckDelay, c.Job.Resume = time.Second, false
+		c.Job.AckDelay, c.Job.Classic, c.Job.Resume = time.Second, true, false
 	}
 	if err := os.MkdirAll(filepath.Dir(c.Job.KeyFile), 0o700); err != nil {
 		return c, nil, err

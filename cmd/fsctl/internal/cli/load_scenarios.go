@@ -68,6 +68,7 @@ program is the backend of that service, which the services file has to name, and
 	f.IntVar(&u.Sending.Size, "size", 200, "bytes of each payload")
 	f.IntVar(&u.Sending.Batch, "batch", 10, "messages in one record at most")
 	f.Float64Var(&u.Sending.Rate, "rate", 0, "messages a second of all clients together (default as many as can be)")
+	f.IntVar(&u.Sending.Group, "group", 1, "messages that become due in a client at once, with --rate")
 	f.DurationVar(&u.For, "for", 20*time.Second, "how long they send")
 	f.StringVar(&backend, "backend", "", "host:port at which to take the messages as a gRPC backend")
 	required(cmd, "service")
