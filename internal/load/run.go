@@ -9,6 +9,7 @@ import (
 
 	"github.com/farspeak/farspeak/internal/identity"
 	"github.com/farspeak/farspeak/internal/load/fleet"
+	"github.com/farspeak/farspeak/internal/load/heap"
 	"github.com/farspeak/farspeak/internal/load/measure"
 )
 
@@ -35,6 +36,7 @@ func play(ctx context.Context, name string, c Config, body func(context.Context,
 	if err := c.setDefaults(); err != nil {
 		return nil, err
 	}
+	defer heap.Floor()()
 	clients, err := c.keys()
 	if err != nil {
 		return nil, err

@@ -220,9 +220,7 @@ func (c *client) acknowledged(l *link, now time.Time, index uint64) {
 		return
 	}
 	done := c.out.land()
-	for _, due := range c.out.times[:done.messages] {
-		meters.record(AckTime, time.Duration(now.UnixNano()-due))
-	}
+	meters.acknowledged(now, c.out.times[:done.messages])
 	c.out.times = c.out.times[done.messages:]
 	c.sent += uint64(done.messages)
 	meters.add(Acked, done.messages)

@@ -125,6 +125,18 @@ func (m *meters) add(c Count, n int) { m.counts[c].Add(int64(n)) }
 
 func (m *meters) record(l Latency, d time.Duration) { m.latencies[l].Record(d, 1) }
 
+// acknowledged records how long messages waited that were due at these times, ns since 1970. Many of a record were due at once.
+func (m *meters) acknowledged(now time.Time, due []int64) {
+	for len(due) > 0 {
+		same := 1
+		for same < len(due) && due[same] == due[0] {
+			same++
+		}
+		m.latencies[AckTime].Record(time.Duration(now.UnixNano()-due[0]), int64(same))
+		due = due[same:]
+	}
+}
+
 // report takes what gathered.
 func (m *meters) report() Report {
 	var r Report

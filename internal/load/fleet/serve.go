@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"io"
 	"time"
+
+	"github.com/farspeak/farspeak/internal/load/heap"
 )
 
 // reportEvery is the time between two reports.
@@ -43,6 +45,7 @@ type Account struct {
 
 // Serve runs one fleet by commands, lines of JSON, until there are no more of them or ctx ends. It answers in the same form.
 func Serve(ctx context.Context, in io.Reader, out io.Writer) error {
+	defer heap.Floor()()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	s := &served{commands: make(chan Command), answers: json.NewEncoder(out)}
