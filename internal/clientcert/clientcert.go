@@ -13,6 +13,7 @@
 package clientcert
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
@@ -153,7 +154,7 @@ func identify(certificate *x509.Certificate) (*Identity, error) {
 	default:
 		return nil, fmt.Errorf("%w: unknown type of key", ErrMalformed)
 	}
-	spki, err := x509.MarshalPKIXPublicKey(certificate.PublicKey)
+	spki, err := encodedKey(certificate)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrMalformed, err)
 	}
@@ -166,4 +167,18 @@ func identify(certificate *x509.Certificate) (*Identity, error) {
 		SPKI:        spki,
 		Certificate: certificate,
 	}, nil
+}
+
+// p256Key is what stands before the two coordinates in the DER encoding of a P-256 key.
+const p256Key = "\x30\x59\x30\x13\x06\x07\x2a\x86\x48\xce\x3d\x02\x01\x06\x08\x2a\x86\x48\xce\x3d\x03\x01\x07\x03\x42\x00\x04"
+
+// encodedKey is the key of a certificate in DER, encoded anew, since what stands in a certificate need not be DER. Agents have
+// P-256 keys as a rule; one that stands there as it would be encoded is copied, which saves the check that it is on the curve:
+// who parsed it made that.
+func encodedKey(certificate *x509.Certificate) ([]byte, error) {
+	raw := certificate.RawSubjectPublicKeyInfo
+	if len(raw) == len(p256Key)+64 && string(raw[:len(p256Key)]) == p256Key {
+		return bytes.Clone(raw), nil // a slice would keep the whole certificate
+	}
+	return x509.MarshalPKIXPublicKey(certificate.PublicKey)
 }

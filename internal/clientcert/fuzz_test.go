@@ -29,8 +29,8 @@ func checkIdentity(t *testing.T, got *clientcert.Identity, err error) {
 	if got.ID != identity.ClientIDFromSPKI(got.SPKI) {
 		t.Errorf("client %v with key %x", got.ID, got.SPKI)
 	}
-	if _, err := x509.ParsePKIXPublicKey(got.SPKI); err != nil {
-		t.Errorf("the encoded key %x cannot be parsed: %v", got.SPKI, err)
+	if want, err := x509.MarshalPKIXPublicKey(got.Certificate.PublicKey); err != nil || !bytes.Equal(got.SPKI, want) {
+		t.Errorf("key %x, want %x, error %v", got.SPKI, want, err)
 	}
 }
 
