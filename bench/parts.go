@@ -203,7 +203,6 @@ func (b *bench) storm(ctx context.Context) error {
 	v := b.site.servers[0]
 	r, err := b.play(ctx, part, "", 15_000, func(c load.Config) (*load.Result, error) { // a profile would die with the server
 		c.Job.Resume = true
-		c.Job.ReconnectSpread = 500 * time.Millisecond
 		return load.Storm(ctx, load.StormConfig{
 			Config: c, Rate: 50, Size: messageSize, For: 2 * time.Minute,
 			Restart: func(ctx context.Context) (int, error) {

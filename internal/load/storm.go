@@ -80,19 +80,20 @@ func (r *run) storm(ctx context.Context, c StormConfig) (b comeback, err error) 
 	defer cancel()
 	before := gone(r.crew.counts())
 	b.killed = time.Now()
-	restarted := make(chan error, 1)
-	go func() { // the wait for it is below
-		pid, err := c.Restart(ctx)
-		if pid != 0 {
+	restarted := make(chan struct{})
+	var restartErr error // valid when restarted is closed
+	go func() {          // the wait for it is below
+		defer close(restarted)
+		var pid int
+		if pid, restartErr = c.Restart(ctx); pid != 0 {
 			r.watchProcess(serverName, pid)
 		}
-		restarted <- err
 	}()
 	err = r.crew.until(ctx, func(c fleet.Counts) bool { return gone(c) > before })
 	if err == nil {
-		b.returned, err = r.untilListening(ctx)
+		b.returned, err = r.untilListening(ctx, restarted)
 	}
-	if restartErr := <-restarted; restartErr != nil {
+	if <-restarted; restartErr != nil {
 		return b, errors.Join(restartErr, err)
 	}
 	if err != nil {
@@ -116,17 +117,31 @@ func (r *run) storm(ctx context.Context, c StormConfig) (b comeback, err error) 
 
 var errNotBack = errors.New("not all clients came back in time")
 
-// untilListening tries until the first server takes a connection.
-func (r *run) untilListening(ctx context.Context) (time.Time, error) {
+// untilListening tries until the first server takes a connection again. A process that ends closes its sessions first, and
+// the socket that it listens on last: until it refused one, or was started again, a connection proves nothing.
+func (r *run) untilListening(ctx context.Context, restarted <-chan struct{}) (time.Time, error) {
 	var dialer net.Dialer
+	refused := false
 	for {
 		conn, err := dialer.DialContext(ctx, "tcp", r.Job.Servers[0])
 		if err == nil {
-			return time.Now(), conn.Close()
+			if err := conn.Close(); err != nil || refused || isClosed(restarted) {
+				return time.Now(), err
+			}
 		}
+		refused = refused || err != nil
 		if err := pause(ctx, 5*time.Millisecond); err != nil {
 			return time.Time{}, err
 		}
+	}
+}
+
+func isClosed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
 	}
 }
 

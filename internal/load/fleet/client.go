@@ -20,13 +20,24 @@ type client struct {
 	mu       sync.Mutex
 	online   bool // it is to be connected
 	pending  bool // it is in line to be dialed, or being dialed
-	failures int  // in a row
+	failures int  // in a row: dials, and sessions that ended before their time
+	misses   int  // dials that failed since the last session
 	link     *link
 	tickets  *ticket // nil unless sessions are resumed
 	nonce    uint64
 	sent     uint64  // messages that were acknowledged: the number of the next one
 	out      *outbox // nil while there is nothing to send and nothing in flight
 }
+
+// How agents connect again; the figures are internal/agent's. Those of a Job are its defaults.
+const (
+	// provenAfter is how long a session has to last to count as a success of the server.
+	provenAfter = 10 * time.Second
+	// rotationDelay is the longest wait after one that ended in order.
+	rotationDelay = 500 * time.Millisecond
+	// maxDoublings keeps the bound of waits from overflowing.
+	maxDoublings = 16
+)
 
 // errFarewell is the orderly end of a session that the server asked for.
 var errFarewell = errors.New("the server asked to leave")
@@ -62,7 +73,7 @@ func (c *client) beginDial() (server string, record []byte, tickets tls.ClientSe
 		return "", nil, nil, false
 	}
 	job := &c.fleet.job
-	return job.Servers[(c.index+c.failures)%len(job.Servers)], c.firstRecord(), c.ticketCache(), true
+	return job.Servers[(c.index+c.misses)%len(job.Servers)], c.firstRecord(), c.ticketCache(), true
 }
 
 // ticketCache is where the client keeps its TLS session, or nil.
@@ -93,11 +104,17 @@ func (c *client) firstRecord() []byte {
 func (c *client) dialFailed() (wait time.Duration, again bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.failures++
+	c.misses++
 	c.pending = c.online
+	return c.backOff(), c.online
+}
+
+// backOff returns how long to wait after one more failure: at random, up to a bound that doubles. It is called with the lock held.
+func (c *client) backOff() time.Duration {
 	job := &c.fleet.job
-	most := min(job.ReconnectMin<<min(c.failures-1, 16), job.ReconnectMax)
-	return rand.N(most + 1), c.online
+	most := min(job.ReconnectMin<<min(c.failures, maxDoublings), job.ReconnectMax)
+	c.failures++
+	return rand.N(most + 1)
 }
 
 // attach gives the client its session.
@@ -108,12 +125,13 @@ func (c *client) attach(l *link) bool {
 	if !c.online {
 		return false
 	}
-	c.link, c.failures = l, 0
+	c.link, c.misses = l, 0
 	return true
 }
 
-// detach takes the session away and returns what was in flight to the queue. It says whether to connect again.
-func (c *client) detach() bool {
+// detach takes the session away and returns what was in flight to the queue. It says whether to connect again, and after how
+// long: a session that lasted makes good the failures before it, and is none itself if the server asked for its end.
+func (c *client) detach(l *link, orderly bool) (wait time.Duration, again bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.link = nil
@@ -121,7 +139,14 @@ func (c *client) detach() bool {
 		c.out.requeue()
 	}
 	c.pending = c.online
-	return c.online
+	proven := time.Since(l.began) >= provenAfter
+	if proven {
+		c.failures = 0
+	}
+	if proven && orderly {
+		return rand.N(rotationDelay), c.online
+	}
+	return c.backOff(), c.online
 }
 
 // read takes the records of a session until it ends.

@@ -3,8 +3,8 @@
 //
 // # What a simulated client does
 //
-// It keeps one session open and takes its end as an agent does: after done_sending it finishes and connects again at once,
-// after a failure it waits with full jitter. It acknowledges what it receives through the system service and returns
+// It keeps one session open and takes its end as an agent does: after done_sending it finishes and connects again soon,
+// after a failure it waits with full jitter, up to a second and twice as long with each further one. It acknowledges what it receives through the system service and returns
 // message tokens; both gather while the previous record is under way, so one record is in flight unless Job.Window says
 // more. It sends messages of its own when told to, in order, and again when a session ended before their
 // acknowledgement.
@@ -205,12 +205,7 @@ func (f *Fleet) runSession(c *client, l *link) {
 	if !orderly && f.life.Err() == nil && c.isOnline() {
 		f.meters.failed(Lost, err)
 	}
-	if !c.detach() || f.life.Err() != nil {
-		return
+	if wait, again := c.detach(l, orderly); again && f.life.Err() == nil {
+		f.enqueueAfter(c, wait)
 	}
-	if orderly {
-		f.enqueue(c)
-		return
-	}
-	f.enqueueAfter(c, rand.N(f.job.ReconnectSpread+1))
 }

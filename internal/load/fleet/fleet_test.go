@@ -67,7 +67,7 @@ func startFleet(t *testing.T, s *fakeServer, clients int, adjust func(*fleet.Job
 	})
 	job := fleet.Job{
 		Servers: []string{s.address}, TrustedCerts: s.authority, KeyFile: path, Count: clients, Labels: []string{"load"}, Run: run,
-		ReconnectMin: time.Millisecond, ReconnectMax: 10 * time.Millisecond, ReconnectSpread: time.Millisecond,
+		ReconnectMin: time.Millisecond, ReconnectMax: 10 * time.Millisecond,
 	}
 	if adjust != nil {
 		adjust(&job)

@@ -8,12 +8,11 @@ import (
 
 // Defaults of a Job.
 const (
-	DefaultService         = "load"
-	DefaultDials           = 64
-	DefaultWindow          = 1
-	defaultReconnectMin    = 500 * time.Millisecond
-	defaultReconnectMax    = 5 * time.Second
-	defaultReconnectSpread = time.Second
+	DefaultService      = "load"
+	DefaultDials        = 64
+	DefaultWindow       = 1
+	defaultReconnectMin = time.Second     // as fs-client's
+	defaultReconnectMax = 5 * time.Minute // as fs-client's
 )
 
 // Job says what a fleet is and where it connects to.
@@ -46,9 +45,9 @@ type Job struct {
 	// Dials is how many connections are opened at once, ConnectRate how many a second; 0 is as many as can be.
 	Dials       int
 	ConnectRate float64
-	// After a failed dial the delay is random up to ReconnectMin, doubled with each failure up to ReconnectMax; after a
-	// session that broke it is random up to ReconnectSpread.
-	ReconnectMin, ReconnectMax, ReconnectSpread time.Duration
+	// After a session that broke, or a failed dial, the delay is random up to ReconnectMin, doubled with each failure in a
+	// row up to ReconnectMax.
+	ReconnectMin, ReconnectMax time.Duration
 
 	// Window is how many records of a client may wait for their acknowledgement.
 	Window int
@@ -63,7 +62,6 @@ func (j *Job) setDefaults() {
 	setDefault(&j.Window, DefaultWindow)
 	setDefault(&j.ReconnectMin, defaultReconnectMin)
 	setDefault(&j.ReconnectMax, defaultReconnectMax)
-	setDefault(&j.ReconnectSpread, defaultReconnectSpread)
 }
 
 func setDefault[T comparable](value *T, otherwise T) {
