@@ -21,7 +21,7 @@ var direct = []struct {
 	why string
 }{
 	{
-		of:  []string{"internal/identity", "internal/limit", "internal/netpoll", "internal/tlsidle", "internal/elements", "internal/vectors"},
+		of:  []string{"internal/identity", "internal/limit", "internal/netpoll", "internal/tlsidle", "internal/crew", "internal/elements", "internal/vectors"},
 		may: []string{"proto/..."},
 		why: "these are the ground that everybody stands on",
 	},
@@ -34,6 +34,11 @@ var direct = []struct {
 		of:  []string{"internal/channel"},
 		may: []string{"proto/..."},
 		why: "the agent and the programs of others share the local protocol",
+	},
+	{
+		of:  []string{"internal/winreg/..."},
+		may: []string{"internal/winreg"},
+		why: "the agent's state and its configuration are kept in the same registry",
 	},
 	{
 		of:  []string{"internal/store"},
@@ -69,7 +74,8 @@ var direct = []struct {
 		of: []string{"internal/server/..."},
 		may: []string{
 			"internal/server/...", "internal/services", "internal/wire", "internal/identity", "internal/clientcert", "internal/proxyproto",
-			"internal/limit", "internal/netpoll", "internal/tlsidle", "internal/notify", "internal/batch", "internal/store", "proto/...",
+			"internal/limit", "internal/netpoll", "internal/tlsidle", "internal/crew", "internal/notify", "internal/batch", "internal/store",
+			"proto/...",
 		},
 		why: "fs-server's logic gets its configuration and its store from main, and shares no code with fs-admin or the agent",
 	},
@@ -80,12 +86,12 @@ var direct = []struct {
 	},
 	{
 		of:  []string{"internal/agent/..."},
-		may: []string{"internal/agent/...", "internal/wire", "internal/channel", "internal/identity", "proto/..."},
+		may: []string{"internal/agent/...", "internal/wire", "internal/channel", "internal/identity", "internal/winreg", "proto/..."},
 		why: "the agent and the servers share the protocol and nothing else",
 	},
 	{
 		of:  []string{"internal/config/..."},
-		may: []string{"internal/config/...", "proto/..."},
+		may: []string{"internal/config/...", "internal/winreg", "proto/..."},
 		why: "configuration becomes plain values; main maps them onto the packages, which it does not know",
 	},
 	{
@@ -170,8 +176,8 @@ var importers = []struct {
 		why:      "only fsctl has subcommands and somebody who watches",
 	},
 	{
-		packages: []string{"testing", "internal/testmysql", "internal/store/storetest", "internal/vectors"},
-		by:       []string{"internal/testmysql", "internal/store/storetest", "internal/vectors", "test/...", "bench"},
+		packages: []string{"testing", "internal/testmysql", "internal/store/storetest", "internal/vectors", "internal/winreg/regtest"},
+		by:       []string{"internal/testmysql", "internal/store/storetest", "internal/vectors", "internal/winreg/regtest", "test/...", "bench"},
 		why:      "what is for tests does not belong into a program",
 	},
 }

@@ -63,7 +63,7 @@ func (s *Server) closeBatchers() {
 	ctx, cancel := context.WithTimeout(context.Background(), flushTimeout)
 	defer cancel()
 	err := errors.Join(s.fetches.Close(ctx), s.broadcasts.close(ctx), s.lookups.Close(ctx)) // these start pushes
-	s.pushes.close()
+	s.crew.Close()
 	err = errors.Join(err, s.attempts.Close(ctx), s.returns.Close(ctx), s.contacts.Close(ctx), s.idle.close())
 	if err != nil {
 		glog.Warningf("flushing at the end: %v", err)

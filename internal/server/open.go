@@ -44,7 +44,7 @@ func (s *Server) handleStream(w http.ResponseWriter, r *http.Request) {
 		n.run(begin)
 		return
 	}
-	go n.run(begin) // on a fresh, small stack; Run waits for it through work
+	s.crew.Start(func() { n.run(begin) }) // net/http's goroutine has a large stack and ends here; Run waits for this one through work
 }
 
 // startWork counts a new request, unless the server is past taking any.

@@ -4,32 +4,23 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 	"sync/atomic"
 
 	"golang.org/x/sync/semaphore"
 
+	"github.com/farspeak/farspeak/internal/crew"
 	"github.com/farspeak/farspeak/internal/store"
 )
 
 // What bounds the writing to sessions: who does it, and how much it may hold.
 
-// pushes are the short-lived goroutines that write to sessions. They are started until close, which waits for them.
-type pushes struct {
-	mu      sync.RWMutex // held for reading while one is counted, for writing while closed is set
-	closed  bool         // guarded by mu
-	running sync.WaitGroup
-}
+// pushes are the short-lived tasks that write to sessions. They are started until the crew is closed.
+type pushes struct{ crew *crew.Crew }
 
-// start runs push in a goroutine. A panic of it ends the session, not the process (G-01). After close nothing is started:
-// there are no sessions any more.
-func (p *pushes) start(n *session, push func()) {
-	p.mu.RLock()
-	defer p.mu.RUnlock()
-	if p.closed {
-		return
-	}
-	p.running.Go(func() {
+// start runs push in a goroutine. A panic of it ends the session, not the process (G-01). Nothing is started once the crew is
+// closed: there are no sessions any more.
+func (p pushes) start(n *session, push func()) {
+	p.crew.Start(func() {
 		defer func() {
 			if cause := recover(); cause != nil {
 				n.contain(cause)
@@ -38,13 +29,6 @@ func (p *pushes) start(n *session, push func()) {
 		}()
 		push()
 	})
-}
-
-func (p *pushes) close() {
-	p.mu.Lock()
-	p.closed = true
-	p.mu.Unlock()
-	p.running.Wait()
 }
 
 // errNoPushMemory says that too much is on its way to slow clients already.

@@ -22,7 +22,7 @@
 //
 // Server.Run starts the loops and the HTTP server and returns after all of them, and after every session, ended. A session
 // belongs to the goroutine that reads it while something arrives, and to the poller between; Run counts sessions, not
-// goroutines. Short-lived goroutines that push to sessions are counted apart.
+// goroutines. What pushes to sessions is counted apart. Both are done by a crew of goroutines that are used again.
 package server
 
 import (
@@ -43,6 +43,7 @@ import (
 
 	"github.com/farspeak/farspeak/internal/batch"
 	"github.com/farspeak/farspeak/internal/clientcert"
+	"github.com/farspeak/farspeak/internal/crew"
 	"github.com/farspeak/farspeak/internal/identity"
 	"github.com/farspeak/farspeak/internal/store"
 	"github.com/farspeak/farspeak/internal/wire"
@@ -147,7 +148,8 @@ type Server struct {
 
 	handouts      *handouts   // what was handed out and is not recorded
 	fetchedMemory *pushMemory // for messages that were fetched; broadcasts have their own
-	pushes        pushes      // goroutines that write to sessions
+	crew          *crew.Crew  // goroutines of sessions, while there is something to do for them
+	pushes        pushes      // what of that writes to sessions
 
 	work         sync.WaitGroup // requests and sessions
 	admission    sync.RWMutex   // held for reading while one is counted, for writing while draining is set
@@ -175,7 +177,9 @@ func New(cfg Config) (*Server, error) {
 		handouts:      newHandouts(),
 		registrations: newRegistrationLimiter(cfg.Registrations, ownAddresses(cfg.Certificates)),
 		fetchedMemory: newPushMemory(cfg.PushMemory / 2),
+		crew:          crew.New(freeMembers),
 	}
+	s.pushes = pushes{s.crew}
 	s.life, s.cut = context.WithCancel(context.Background())
 	if err := s.startBatchers(); err != nil {
 		return nil, fmt.Errorf("server: %w", err)

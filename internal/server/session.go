@@ -22,6 +22,9 @@ const (
 	pushRate    = 16 << 10 // bytes a second
 	// endTimeout bounds how long the end of a session waits to be written to the store.
 	endTimeout = 5 * time.Second
+	// freeMembers is how many goroutines wait for the next session that wakes up or is written to. Each has a stack of up to
+	// 16 KiB while there is much to do.
+	freeMembers = 64
 )
 
 // session is one live streaming connection.
@@ -128,7 +131,7 @@ func (n *session) proceed() (parked bool) {
 
 // resume is called by the poller, which it must not hold up, when a parked session has something to read.
 func (n *session) resume() {
-	go n.run(n.proceed) // Run waits for it through work, which counts the session
+	n.server.crew.Start(func() { n.run(n.proceed) }) // Run waits for it through work, which counts the session
 }
 
 // depart forgets the session. It is the last that happens to one.
