@@ -175,6 +175,11 @@ func (e *explained) hot(n int) map[string]func() {
 		"InsertMessages": func() {
 			check(e.s.InsertMessages(e.ctx, append(slices.Clone(messages), newMessage(clients[1]), rekey)))
 		},
+		"InsertAlone": func() {
+			for range 2 { // the first may count the queue
+				check(e.s.InsertMessages(e.ctx, []*fspb.Message{newMessage(clients[0])}))
+			}
+		},
 		"DueMessages": func() { check(e.s.DueMessages(e.ctx, requests)) },
 		"DueClients": func() {
 			ids, _, err := e.s.DueClients(e.ctx, 0, 3)

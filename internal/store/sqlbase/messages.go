@@ -56,6 +56,12 @@ func (s *Store) InsertMessages(ctx context.Context, messages []*fspb.Message) (_
 	for i, m := range messages {
 		rows[i], outcomes[i].Err = newPending(m)
 	}
+	if len(rows) == 1 && rows[0] != nil {
+		outcome, done, err := s.insertLone(ctx, rows[0])
+		if done || err != nil {
+			return []store.InsertOutcome{outcome}, err
+		}
+	}
 	targets, now, err := s.insertTargets(ctx, rows)
 	if err != nil {
 		return nil, err
@@ -274,6 +280,20 @@ func (t session) dropCompleted(ctx context.Context, rows []*pending, duplicates 
 type sequence struct {
 	mu   sync.Mutex
 	last int64
+}
+
+// next is the least number that the next message may have.
+func (q *sequence) next() int64 {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.last + 1
+}
+
+// passed says that a message may have this number.
+func (q *sequence) passed(number int64) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.last = max(q.last, number)
 }
 
 func (q *sequence) number(rows []*pending, now int64) {

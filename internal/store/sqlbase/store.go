@@ -9,7 +9,7 @@
 // order broadcasts, clients, labels and services, contacts, messages, results, backlog, dead letters, and within a table
 // in the order of the index.
 //
-// A Store starts no goroutines and logs nothing.
+// A Store logs nothing, and none of its goroutines outlives the call that started it.
 package sqlbase
 
 import (

@@ -21,8 +21,12 @@ var insertTests = []test{
 	{name: "WholeMessageIsKept_G39", run: testWholeMessage},
 	{name: "Outcomes", run: testInsertOutcomes},
 	{name: "DuplicatesOfPendingAndCompleted", run: testInsertDuplicates},
-	{name: "TwoServersInsertOneMessage", run: testInsertRace},
-	{name: "InsertWhileAcknowledged", run: testInsertAckRace},
+	{name: "TwoServersInsertOneMessage", run: func(f *fixture) { raceInserts(f, 30) }},
+	{name: "InsertWhileAcknowledged", run: func(f *fixture) { raceInsertsAndAcks(f, 20) }},
+	{name: "TwoServersInsertOneMessageAlone", run: func(f *fixture) { raceInserts(f, 1) }},
+	{name: "InsertAloneWhileAcknowledged", run: func(f *fixture) { raceInsertsAndAcks(f, 1) }},
+	{name: "Alone", run: testInsertAlone, options: Options{MaxPendingPerClient: 1000}},
+	{name: "AloneAndTogetherInOrder", run: testInsertOrder},
 	{name: "OneRekeyRequest_G10", run: testOneRekey},
 	{name: "TwoServersRekeyOneClient_G10", run: testRekeyRace},
 	{name: "QueueFull", run: testQueueFull, options: Options{MaxPendingPerClient: 10}},
@@ -151,7 +155,8 @@ func testInsertDuplicates(f *fixture) {
 	}
 }
 
-func testInsertRace(f *fixture) {
+// raceInserts lets two servers insert the same messages, so many by one call.
+func raceInserts(f *fixture, together int) {
 	const rounds, batch = 10, 30
 	known := f.clients(5)
 	var all [][]*fspb.Message
@@ -169,20 +174,22 @@ func testInsertRace(f *fixture) {
 		if number == 1 {
 			slices.Reverse(list)
 		}
-		outcomes, err := s.InsertMessages(f.ctx, list)
-		if err != nil {
-			f.Error(err)
-			return
-		}
-		mu.Lock()
-		defer mu.Unlock()
-		for _, o := range outcomes {
-			if o.Err != nil {
-				f.Error(o.Err)
+		for part := range slices.Chunk(list, together) {
+			outcomes, err := s.InsertMessages(f.ctx, part)
+			if err != nil {
+				f.Error(err)
+				return
 			}
-			if !o.Duplicate {
-				inserted++
+			mu.Lock()
+			for _, o := range outcomes {
+				if o.Err != nil {
+					f.Error(o.Err)
+				}
+				if !o.Duplicate {
+					inserted++
+				}
 			}
+			mu.Unlock()
 		}
 	})
 	if count, err := f.s.PendingCount(f.ctx, known); err != nil || count != rounds*batch || inserted != rounds*batch {
@@ -190,7 +197,8 @@ func testInsertRace(f *fixture) {
 	}
 }
 
-func testInsertAckRace(f *fixture) {
+// raceInsertsAndAcks lets one server repeat the inserts of messages that another completes, so many by one call.
+func raceInsertsAndAcks(f *fixture, together int) {
 	const rounds, batch = 15, 20
 	id := f.client()
 	f.race(rounds, func() func(int, *sqlbase.Store, int) {
@@ -200,19 +208,74 @@ func testInsertAckRace(f *fixture) {
 			f.insert(lists[i]...)
 		}
 		return func(round int, s *sqlbase.Store, number int) {
-			if number == 0 {
-				if _, err := s.InsertMessages(f.ctx, lists[round]); err != nil {
+			for part := range slices.Chunk(lists[round], together) {
+				var err error
+				if number == 0 {
+					_, err = s.InsertMessages(f.ctx, part)
+				} else {
+					err = s.CompleteMessages(f.ctx, refsOf(id, idsOf(part)))
+				}
+				if err != nil {
 					f.Error(err)
 				}
-				return
-			}
-			if err := s.CompleteMessages(f.ctx, refsOf(id, idsOf(lists[round]))); err != nil {
-				f.Error(err)
 			}
 		}
 	}())
 	if count, err := f.s.PendingCount(f.ctx, []identity.ClientID{id}); err != nil || count != 0 {
 		f.Errorf("%d messages pending, %v: a repeated insert brought a completed message back", count, err)
+	}
+}
+
+// testInsertAlone inserts messages by calls of their own: those that a statement of its own stores, and those that it
+// leaves to the way of many.
+func testInsertAlone(f *fixture) {
+	id := f.client()
+	f.contact(store.ContactUpdate{ClientID: id, Key: keyOf(id), StreamingTo: "s1:1"})
+	alone := func(m *fspb.Message) store.InsertOutcome {
+		f.Helper()
+		outcomes, err := f.s.InsertMessages(f.ctx, []*fspb.Message{m})
+		f.must(err)
+		return outcomes[0]
+	}
+	fresh := store.InsertOutcome{StreamingTo: "s1:1"}
+	repeat := store.InsertOutcome{StreamingTo: "s1:1", Duplicate: true}
+	whole, completed, large := wholeMessage(id), message(id, "service"), message(id, "service")
+	large.Data.Value = []byte(strings.Repeat("large", 10_000))
+	for _, m := range []*fspb.Message{message(id, "service"), whole, completed, large} { // the first counts the queue
+		if got := alone(m); got != fresh {
+			f.Errorf("outcome %+v, want %+v", got, fresh)
+		}
+	}
+	f.allNil(f.s.AckMessages(f.ctx, []store.Ack{{MessageRef: store.MessageRef{ClientID: id, ID: idOf(completed)}}}))
+	for _, m := range []*fspb.Message{whole, completed} {
+		if got := alone(m); got != repeat {
+			f.Errorf("outcome %+v of a repeat, want %+v", got, repeat)
+		}
+	}
+	if got := alone(message(identity.NewClientID(), "service")); !errors.Is(got.Err, store.ErrUnknownClient) {
+		f.Errorf("outcome %+v for an unknown client", got)
+	}
+	due := f.due(id, 10).Messages
+	if len(due) != 3 || due[1].ID != idOf(whole) || due[2].ID != idOf(large) {
+		f.Fatalf("due %v, want three, the completed message not among them", due)
+	}
+	got := &fspb.Message{}
+	f.must(proto.Unmarshal(due[1].Encoded, got))
+	if !proto.Equal(got, whole) {
+		f.Errorf("a message comes back as %v, want %v", got, whole)
+	}
+}
+
+func testInsertOrder(f *fixture) {
+	id := f.client()
+	var want []*fspb.Message
+	for i := range 30 {
+		list := messages([]int{1, 1, 20, 1, 3}[i%5], id, "service")
+		f.insert(list...)
+		want = append(want, list...)
+	}
+	if got := dueIDs(f.due(id, 1000)); !slices.Equal(got, idsOf(want)) {
+		f.Errorf("%d messages due in another order than %d were inserted in", len(got), len(want))
 	}
 }
 

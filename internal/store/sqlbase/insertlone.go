@@ -1,0 +1,108 @@
+package sqlbase
+
+import (
+	"context"
+	"time"
+
+	"github.com/farspeak/farspeak/internal/identity"
+	"github.com/farspeak/farspeak/internal/store"
+)
+
+const (
+	// insertLone looks up a row each in PRIMARY of clients, in PRIMARY of message_results and in by_message. The three looks
+	// are at one state of the database, that at the beginning of the statement. In every such state a message that was
+	// inserted before is either pending or completed: one transaction takes it from the one table and puts it into the
+	// other. A look for the result alone would not do: a message that is just being completed shows none yet, and is not
+	// pending any more when the statement gets the lock of its row.
+	insertLone = `INSERT INTO client_messages (client_id, seq, message_id, due_us, attempts, kind, service, message_type,
+		creation_seconds, creation_nanos, size, header, data)
+		SELECT c.client_id, CASE WHEN {now} > ? THEN {now} ELSE ? END, ?, {now}, 0, ?, ?, ?, ?, ?, ?, ?, ?
+		FROM clients AS c {index PRIMARY} WHERE c.client_id = ?
+		AND NOT EXISTS (SELECT 1 FROM message_results AS r {index PRIMARY} WHERE r.message_id = ?)
+		AND NOT EXISTS (SELECT 1 FROM client_messages AS p {index by_message} WHERE p.message_id = ?) {ignore message_id}`
+
+	// maxLone is the size in bytes up to which a message goes this way: the database makes a copy of the row.
+	maxLone = 16 << 10
+)
+
+// insertLone stores one message by one statement, which is a transaction of its own, and asks meanwhile where the client
+// streams to. It is for the message that comes alone: to the database and back once, where others go four times. When that
+// does not do, it has done nothing and says so: for messages that are known, clients that are not, queues that have to be
+// counted, requests to rekey.
+func (s *Store) insertLone(ctx context.Context, p *pending) (outcome store.InsertOutcome, done bool, err error) {
+	if p.kind == kindRekey || p.payload.size > maxLone || !s.hasRoom(p.client) {
+		return outcome, false, nil
+	}
+	began, least := time.Now(), s.sequence.next()
+	look := s.lookUpTarget(ctx, p)
+	defer look.wait()
+	var inserted int64
+	err = s.writeAlone(ctx, func(t session) (err error) {
+		inserted, err = t.exec(ctx, t.s.sql(insertLone), p.loneArgs(least)...)
+		return err
+	})
+	if err != nil || inserted == 0 {
+		return outcome, false, err
+	}
+	s.queues.added([]*pending{p})
+	// Without an answer the client streams nowhere: that costs a hint, and the next sweep finds the message.
+	target := look.wait()
+	// Both statements read the store's clock after began.
+	s.sequence.passed(max(least, target.now+time.Since(began).Microseconds()))
+	outcome.StreamingTo = target.streamingTo
+	return outcome, true, nil
+}
+
+// loneArgs are the arguments of insertLone, for a message whose number in the order is least, or the time when that is more.
+func (p *pending) loneArgs(least int64) []any {
+	seconds, nanos := timeArgs(p.message.GetCreationTime())
+	return []any{
+		least, least, p.id[:], p.kind, p.message.GetDestination().GetServiceName(), cutName(p.message.GetMessageType()),
+		seconds, nanos, p.payload.size, p.payload.header, p.payload.dataArg(),
+		p.client[:], p.id[:], p.id[:],
+	}
+}
+
+// target is where a message goes.
+type target struct {
+	streamingTo string
+	now         int64 // of the store's clock
+}
+
+// look is a question for a target that is under way.
+type look struct {
+	ended  chan struct{}
+	target target // with nothing in it when there was no answer
+	cause  any    // of a panic
+}
+
+// lookUpTarget asks for the target of a message. The caller waits for the answer.
+func (s *Store) lookUpTarget(ctx context.Context, p *pending) *look {
+	l := &look{ended: make(chan struct{})}
+	go func() {
+		defer close(l.ended)
+		defer func() { l.cause = recover() }()
+		if targets, now, err := s.insertTargets(ctx, []*pending{p}); err == nil {
+			l.target = target{streamingTo: targets[p.client], now: now}
+		}
+	}()
+	return l
+}
+
+// wait returns the target. A panic on the way to it becomes one of the caller.
+func (l *look) wait() target {
+	<-l.ended
+	if l.cause != nil {
+		panic(l.cause)
+	}
+	return l.target
+}
+
+// hasRoom says whether one more message may wait for a client, as far as is remembered.
+func (s *Store) hasRoom(id identity.ClientID) bool {
+	if s.cfg.MaxPendingPerClient == 0 {
+		return true
+	}
+	full, unknown := s.queues.check(map[identity.ClientID]int64{id: 1})
+	return !full[id] && len(unknown) == 0
+}
