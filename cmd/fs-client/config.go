@@ -1,8 +1,6 @@
 package main
 
 import (
-	"path/filepath"
-
 	"github.com/golang/glog"
 
 	"github.com/farspeak/farspeak/internal/agent"
@@ -22,7 +20,10 @@ func newAgent(o *options, stalled func(kind string)) (*agent.Agent, error) {
 	for _, warning := range file.Warnings {
 		glog.Warning(warning)
 	}
-	cfg := agentConfig(file)
+	if err := file.PrepareRegistry(); err != nil {
+		return nil, err
+	}
+	cfg := agentConfig(o, file)
 	kind := "polling"
 	if file.Streaming {
 		kind = "streaming"
@@ -35,24 +36,32 @@ func newAgent(o *options, stalled func(kind string)) (*agent.Agent, error) {
 }
 
 // agentConfig maps the files onto the agent's configuration.
-func agentConfig(file *agentconfig.Config) agent.Config {
-	communicator, err := agentconfig.ReadCommunicator(file.Directory)
+func agentConfig(o *options, file *agentconfig.Config) agent.Config {
+	communicator, err := file.Communicator()
 	if err != nil {
 		glog.Warningf("%v; the defaults are used", err)
 	}
 	cfg := agent.Config{
 		Link:         linkConfig(file, communicator),
 		Labels:       file.Labels,
-		StateFile:    file.StateFile,
+		State:        stateStore(file),
 		Spool:        spoolConfig(file.Settings),
 		StatusSocket: statusSocket(file),
 		Services:     installations(file),
 		Factories:    service.Standard(),
 	}
 	if key := file.Settings.DeploymentKey; key != nil {
-		cfg.Deployer = &deployer{key: key, directory: filepath.Join(file.Directory, agentconfig.SignedServices)}
+		cfg.Deployer = &deployer{key: key, shelf: shelfOf(o, file)}
 	}
 	return cfg
+}
+
+// stateStore is where the identity is kept.
+func stateStore(file *agentconfig.Config) agent.StateStore {
+	if file.RegistryKey != "" {
+		return agent.RegistryState(file.Registry, file.RegistryKey)
+	}
+	return agent.FileState(file.StateFile)
 }
 
 func spoolConfig(s agentconfig.Settings) spool.Config {
@@ -88,9 +97,9 @@ func linkConfig(file *agentconfig.Config, c agentconfig.Communicator) agent.Link
 	}
 }
 
-// installations reads the services of the configuration directory. What cannot be used is left out with a warning.
+// installations reads the configured services. What cannot be used is left out with a warning.
 func installations(file *agentconfig.Config) []agent.Installation {
-	services, problems := file.Settings.ReadServices(file.Directory)
+	services, problems := file.Services()
 	for _, problem := range problems {
 		glog.Warning(problem)
 	}

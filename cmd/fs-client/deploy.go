@@ -5,21 +5,29 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
+	"slices"
 
 	"google.golang.org/protobuf/proto"
 
 	"github.com/farspeak/farspeak/internal/agent"
-	"github.com/farspeak/farspeak/internal/agent/disk"
 	"github.com/farspeak/farspeak/internal/config/agentconfig"
 	fspb "github.com/farspeak/farspeak/proto/fleetspeak"
 )
 
-// deployer keeps services that the server installs among those of the services directory.
+// deployer keeps services that the server installs among the signed ones.
 type deployer struct {
-	key       *rsa.PublicKey
-	directory string
+	key   *rsa.PublicKey
+	shelf shelf
+}
+
+// shelf has the files of signed services.
+type shelf interface {
+	// paths lists all of them.
+	paths() ([]string, error)
+	// put makes or replaces a file, which the next start will find, and returns its path.
+	put(name string, data []byte) (string, error)
+	// drop has the next start not find a file.
+	drop(path string) error
 }
 
 var _ agent.Deployer = (*deployer)(nil)
@@ -42,20 +50,17 @@ func (d *deployer) Keep(name string, signed *fspb.SignedClientServiceConfig) err
 	if err != nil {
 		return fmt.Errorf("encode service: %w", err)
 	}
-	if err := os.Mkdir(d.directory, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
-		return err
-	}
 	old, err := d.files(name)
 	if err != nil {
 		return err
 	}
-	path := d.path(name)
-	if err := disk.Replace(path, data); err != nil {
+	path, err := d.shelf.put(deployedName(name), data)
+	if err != nil {
 		return err
 	}
 	for _, other := range old {
 		if other != path {
-			err = errors.Join(err, os.Remove(other))
+			err = errors.Join(err, d.shelf.drop(other))
 		}
 	}
 	return err
@@ -71,28 +76,24 @@ func (d *deployer) Forget(name string) error {
 		return fmt.Errorf("%w among the signed services of this agent: %q", agent.ErrServiceUnavailable, name)
 	}
 	for _, path := range files {
-		err = errors.Join(err, os.Remove(path))
+		err = errors.Join(err, d.shelf.drop(path))
 	}
-	return errors.Join(err, disk.SyncDir(d.directory))
+	return err
 }
 
-// path is the file of a service, whose name may have any characters.
-func (d *deployer) path(name string) string {
-	return filepath.Join(d.directory, fmt.Sprintf("deployed-%x", sha256.Sum256([]byte(name))))
+// deployedName is the name of the file of a service, whose own name may have any characters.
+func deployedName(service string) string {
+	return fmt.Sprintf("deployed-%x", sha256.Sum256([]byte(service)))
 }
 
 // files lists those that install a service of the name.
 func (d *deployer) files(name string) ([]string, error) {
-	entries, err := os.ReadDir(d.directory)
+	paths, err := d.shelf.paths()
 	if err != nil {
 		return nil, err
 	}
-	var out []string
-	for _, e := range entries {
-		path := filepath.Join(d.directory, e.Name())
-		if s, err := agentconfig.SignedService(path); err == nil && s.Config.Name == name {
-			out = append(out, path)
-		}
-	}
-	return out, nil
+	return slices.DeleteFunc(paths, func(path string) bool {
+		s, err := agentconfig.SignedService(path)
+		return err != nil || s.Config.Name != name
+	}), nil
 }

@@ -6,6 +6,7 @@ import (
 	"crypto/rsa"
 	"crypto/sha256"
 	"errors"
+	"os"
 	"path/filepath"
 	"testing"
 
@@ -13,6 +14,8 @@ import (
 
 	"github.com/farspeak/farspeak/internal/agent"
 	"github.com/farspeak/farspeak/internal/config/agentconfig"
+	"github.com/farspeak/farspeak/internal/winreg"
+	"github.com/farspeak/farspeak/internal/winreg/regtest"
 	fspb "github.com/farspeak/farspeak/proto/fleetspeak"
 )
 
@@ -34,14 +37,51 @@ func TestDeployerKeepsServices(t *testing.T) {
 		}
 		return &fspb.SignedClientServiceConfig{ServiceConfig: config, Signature: signature}
 	}
-	dir := t.TempDir()
 	old, err := proto.Marshal(sign("old"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	write(t, filepath.Join(dir, agentconfig.SignedServices, "zzz"), string(old))
-	d := &deployer{key: &key.PublicKey, directory: filepath.Join(dir, agentconfig.SignedServices)}
-	signed := sign("NOOP")
+	for name, file := range map[string]*agentconfig.Config{
+		"directory": {Directory: t.TempDir()},
+		"registry":  {RegistryKey: `HKEY_LOCAL_MACHINE\SOFTWARE\FleetspeakClient`, Registry: regtest.New()},
+	} {
+		t.Run(name, func(t *testing.T) {
+			o := &options{config: filepath.Join(t.TempDir(), "client.config")}
+			file.Settings.DeploymentKey = &key.PublicKey
+			other := installed(t, file, old)
+			testDeployer(t, file, &deployer{key: &key.PublicKey, shelf: shelfOf(o, file)}, sign("NOOP"))
+			if _, err := os.Stat(other); (err == nil) != (file.RegistryKey != "") {
+				t.Errorf("the file that somebody else installed: %v", err)
+			}
+			if left, err := os.ReadDir(filepath.Join(filepath.Dir(o.config), "services")); len(left) > 0 {
+				t.Errorf("left are %v, %v", left, err)
+			}
+		})
+	}
+}
+
+// installed puts a service where it would be installed by hand.
+func installed(t *testing.T, file *agentconfig.Config, content []byte) string {
+	t.Helper()
+	if file.RegistryKey == "" {
+		path := filepath.Join(file.Directory, "services", "zzz")
+		write(t, path, string(content))
+		return path
+	}
+	path := filepath.Join(t.TempDir(), "zzz")
+	write(t, path, string(content))
+	k, err := file.Registry.Create(winreg.Join(file.RegistryKey, "services"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(k.SetText("any", path), k.SetBinary("junk", nil), k.Close()); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func testDeployer(t *testing.T, file *agentconfig.Config, d *deployer, signed *fspb.SignedClientServiceConfig) {
+	t.Helper()
 	in, err := d.Check(signed)
 	if err != nil || in.Config.Name != "a/../b" {
 		t.Fatalf("checked %v, %v", in, err)
@@ -49,14 +89,13 @@ func TestDeployerKeepsServices(t *testing.T) {
 	if err := d.Keep(in.Config.Name, signed); err != nil {
 		t.Fatal(err)
 	}
-	settings := agentconfig.Settings{DeploymentKey: &key.PublicKey}
-	if got, _ := settings.ReadServices(dir); len(got) != 1 || got[0].Config.Factory != "NOOP" {
+	if got, _ := file.Services(); len(got) != 1 || got[0].Config.Factory != "NOOP" {
 		t.Errorf("services are %v", got)
 	}
 	if err := d.Forget(in.Config.Name); err != nil {
 		t.Fatal(err)
 	}
-	if got, _ := settings.ReadServices(dir); len(got) != 0 {
+	if got, _ := file.Services(); len(got) != 0 {
 		t.Errorf("services are %v", got)
 	}
 	if err := d.Forget(in.Config.Name); !errors.Is(err, agent.ErrServiceUnavailable) {

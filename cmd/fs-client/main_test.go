@@ -67,7 +67,7 @@ func TestAgentConfig(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := agentConfig(file)
+	c := agentConfig(&options{config: s.config}, file)
 	l := c.Link
 	if !slices.Equal(l.Servers, []string{"fleet.test:443"}) || !l.Streaming || !l.Deflate || !l.PreferHTTP2 || l.Roots == nil ||
 		l.ServerName != "fleet" || l.Proxy.Host != "proxy:3128" || l.CertificateHeader != "client-certificate" || l.Version == "" {
@@ -77,8 +77,8 @@ func TestAgentConfig(t *testing.T) {
 		l.LonelyLimit != 4*time.Second {
 		t.Errorf("delays are %v, %v, %v, %v", l.MaxPollDelay, l.MaxBufferDelay, l.MaxFailureDelay, l.LonelyLimit)
 	}
-	if len(c.Labels) != 3 || c.Labels[2] != "red" || c.StateFile != s.state {
-		t.Errorf("labels %q, state file %s", c.Labels, c.StateFile)
+	if len(c.Labels) != 3 || c.Labels[2] != "red" || c.State.String() != "state file "+s.state {
+		t.Errorf("labels %q, %v", c.Labels, c.State)
 	}
 	if len(c.Services) != 1 || c.Services[0].Config.Name != "sink" || !strings.HasSuffix(c.Services[0].Origin, "noop") {
 		t.Errorf("services are %v", c.Services)

@@ -26,6 +26,9 @@ func statusSocket(file *agentconfig.Config) string {
 	if file.Settings.StatusDisabled {
 		return ""
 	}
+	if file.StateFile == "" { // the state is in the registry, or nowhere
+		return file.Settings.SpoolDirectory + ".status"
+	}
 	return file.StateFile + ".status"
 }
 
@@ -40,7 +43,7 @@ func showStatus(ctx context.Context, w io.Writer, o *options) error {
 	}
 	socket := statusSocket(file)
 	if socket == "" {
-		return errors.New("agents with this configuration tell no status: status_disabled is set, or there is no state_file")
+		return errors.New("agents with this configuration tell no status: status_disabled is set, or there is neither state_file nor spool_directory")
 	}
 	status, err := agent.AskStatus(ctx, socket)
 	if err != nil {

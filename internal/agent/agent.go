@@ -57,8 +57,8 @@ type Config struct {
 	Link LinkConfig
 	// Labels are those of the client: architecture, operating system, then the configured ones.
 	Labels []string
-	// StateFile keeps the identity. Empty: it is lost at the end.
-	StateFile string
+	// State keeps the identity. Nil: it is lost at the end.
+	State StateStore
 	// Spool keeps the messages that the server does not have yet. An empty directory: they are lost at the end.
 	Spool spool.Config
 	// StatusSocket is where the agent tells its status to its owner. Empty: nowhere.
@@ -88,7 +88,7 @@ type Agent struct {
 }
 
 // New makes an agent and takes the lock on its identity; Run gives it back. It fails if the state is unusable, see
-// openState, and if another agent runs on the same state file.
+// openState, and if another agent runs on the same state.
 func New(cfg Config) (*Agent, error) {
 	if cfg.Stalled == nil {
 		cfg.Stalled = func() { glog.Error("the communicator hangs") }
@@ -97,7 +97,7 @@ func New(cfg Config) (*Agent, error) {
 	if len(cfg.Link.Servers) == 0 {
 		return nil, errors.New("no server is configured")
 	}
-	state, err := openState(cfg.StateFile, time.Now())
+	state, err := openState(cfg.State, time.Now())
 	if err != nil {
 		return nil, err
 	}

@@ -61,7 +61,7 @@ func start(t *testing.T, s *fakeServer, change func(*agent.Config), names ...str
 			Version:    "test",
 		},
 		Labels:    []string{"amd64", "linux", "red"},
-		StateFile: filepath.Join(t.TempDir(), "state"),
+		State:     agent.FileState(filepath.Join(t.TempDir(), "state")),
 		Factories: service.Factories{"Probe": r.newProbe},
 		Stalled:   func() { t.Error("the watchdog barks") },
 	}

@@ -21,7 +21,7 @@ func fileServers(t *testing.T, answers ...http.HandlerFunc) (l *link, addresses 
 		roots.AddCert(server.Certificate())
 		addresses = append(addresses, server.Listener.Addr().String())
 	}
-	s, err := openState("", time.Now())
+	s, err := openState(nil, time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -30,7 +30,7 @@ func TestRevokedServerIsLeft(t *testing.T) { // G-52
 	}
 	state := filepath.Join(t.TempDir(), "state")
 	s.files["/files/system/RevokedCertificates"] = list
-	r := start(t, s, func(c *agent.Config) { c.StateFile = state })
+	r := start(t, s, func(c *agent.Config) { c.State = agent.FileState(state) })
 	s.open()
 	waitUntil(t, func() bool { return bytes.Contains([]byte(r.agent.Status().Link.LastError), []byte("revoked")) })
 	waitUntil(t, func() bool { return bytes.Contains(mustRead(t, state), s.serial.Bytes()) })

@@ -33,12 +33,11 @@ const nonceFlushDelay = time.Minute
 
 // state is what survives the process: key, nonce, revoked serials. All methods may be called from any goroutine.
 //
-// An absent or empty file is a new client. A file that cannot be read, or is too large to be, is an error and is left alone,
-// since writing over it would make the machine another client (G-12). A file that does not parse is kept under another
+// An absent or empty state is a new client. One that cannot be read, or is too large to be one, is an error and is left
+// alone, since writing over it would make the machine another client (G-12). One that does not parse is kept under another
 // name, then replaced.
 type state struct {
-	path string // empty: nothing is kept
-	lock *disk.Lock
+	store StateStore // nil: nothing is kept
 
 	mu      sync.Mutex
 	kept    *clientpb.ClientState // with the fields that only another version knows
@@ -49,24 +48,40 @@ type state struct {
 	closed  bool
 }
 
+// StateStore is where an agent keeps its serialized state from one run to the next.
+type StateStore interface {
+	// String names the place: "state file /var/lib/farspeak/state".
+	String() string
+	// Open takes the place for this agent alone until Close, and fails with disk.ErrLocked if another has it.
+	Open() error
+	// Load returns what is there. Nothing is an os.ErrNotExist, more than limit bytes a disk.ErrTooLarge.
+	Load(limit int64) ([]byte, error)
+	// Replace is durable when it returns. Whatever happens, the old or the new state is there, whole.
+	Replace(data []byte) error
+	// SetAside keeps what is there under a name that tells when it was found, and returns that name.
+	SetAside(now time.Time) (string, error)
+	Close()
+}
+
+// asideStamp is the end of the names of states that were set aside.
+func asideStamp(now time.Time) string { return ".corrupt-" + now.UTC().Format("20060102T150405.000Z") }
+
 // openState reads the state, makes a key if there is none, and writes it back, so that a place that cannot be written is
-// noticed at start. It holds the lock beside the file until close.
-func openState(path string, now time.Time) (*state, error) {
-	s := &state{path: path, kept: &clientpb.ClientState{}, revoked: make(map[string]bool)}
-	if path == "" {
+// noticed at start. It holds the place until close.
+func openState(store StateStore, now time.Time) (*state, error) {
+	s := &state{store: store, kept: &clientpb.ClientState{}, revoked: make(map[string]bool)}
+	if store == nil {
 		return s, s.begin()
 	}
-	lock, err := disk.TakeLock(path + ".lock")
-	if err != nil {
-		return nil, fmt.Errorf("state file %s: %w", path, err)
+	if err := store.Open(); err != nil {
+		return nil, fmt.Errorf("%v: %w", store, err)
 	}
-	s.lock = lock
 	if err := s.load(now); err != nil {
-		lock.Release()
+		store.Close()
 		return nil, err
 	}
 	if err := s.begin(); err != nil {
-		lock.Release()
+		store.Close()
 		return nil, err
 	}
 	return s, nil
@@ -94,8 +109,8 @@ func (s *state) key() (*ecdsa.PrivateKey, error) {
 	}
 	key, err := x509.ParseECPrivateKey(s.kept.ClientKey)
 	if err != nil {
-		return nil, fmt.Errorf("state file %s: the client key in it is damaged; restore the file, or remove it to "+
-			"enrol this machine as a new client: %w", s.path, err)
+		return nil, fmt.Errorf("%v: the client key in it is damaged; restore it, or remove it to "+
+			"enrol this machine as a new client: %w", s.store, err)
 	}
 	return key, nil
 }
@@ -109,15 +124,15 @@ func newKey() (*ecdsa.PrivateKey, error) {
 }
 
 func (s *state) load(now time.Time) error {
-	data, err := disk.ReadLimited(s.path, maxStateSize)
+	data, err := s.store.Load(maxStateSize)
 	switch {
 	case errors.Is(err, os.ErrNotExist):
 		return nil
 	case errors.Is(err, disk.ErrTooLarge):
-		return fmt.Errorf("state file %s is larger than %d bytes, and left as it is: restore it, or move it away to enrol "+
-			"this machine as a new client", s.path, maxStateSize)
+		return fmt.Errorf("%v is larger than %d bytes, and left as it is: restore it, or move it away to enrol "+
+			"this machine as a new client", s.store, maxStateSize)
 	case err != nil:
-		return fmt.Errorf("state file %s cannot be read; it is left as it is: %w", s.path, err)
+		return fmt.Errorf("%v cannot be read; it is left as it is: %w", s.store, err)
 	}
 	if err := proto.Unmarshal(data, s.kept); err != nil {
 		s.kept = &clientpb.ClientState{}
@@ -126,13 +141,13 @@ func (s *state) load(now time.Time) error {
 	return nil
 }
 
-// setAside keeps a file that makes no sense under a name that tells when it was found.
+// setAside keeps a state that makes no sense.
 func (s *state) setAside(now time.Time) error {
-	aside := s.path + ".corrupt-" + now.UTC().Format("20060102T150405.000Z")
-	if err := os.Rename(s.path, aside); err != nil {
-		return fmt.Errorf("state file %s is corrupt and cannot be kept aside: %w", s.path, err)
+	aside, err := s.store.SetAside(now)
+	if err != nil {
+		return fmt.Errorf("%v is corrupt and cannot be kept aside: %w", s.store, err)
 	}
-	glog.Errorf("state file %s is corrupt: it is kept as %s, and this machine enrols as a new client", s.path, aside)
+	glog.Errorf("%v is corrupt: it is kept as %s, and this machine enrols as a new client", s.store, aside)
 	return nil
 }
 
@@ -231,7 +246,7 @@ func (s *state) isRevoked(serial []byte) bool {
 // flushLaterLocked arms the timer that writes; a state at rest has none.
 func (s *state) flushLaterLocked() {
 	s.dirty = true
-	if s.path == "" || s.flush != nil || s.closed {
+	if s.store == nil || s.flush != nil || s.closed {
 		return
 	}
 	s.flush = time.AfterFunc(nonceFlushDelay, func() {
@@ -249,15 +264,15 @@ func (s *state) flushLaterLocked() {
 }
 
 func (s *state) writeLocked() error {
-	if s.path == "" {
+	if s.store == nil {
 		return nil
 	}
 	data, err := proto.Marshal(s.kept)
 	if err != nil {
 		return fmt.Errorf("encode state: %w", err)
 	}
-	if err := disk.Replace(s.path, data); err != nil {
-		return fmt.Errorf("write state file: %w", err)
+	if err := s.store.Replace(data); err != nil {
+		return fmt.Errorf("write %v: %w", s.store, err)
 	}
 	s.dirty = false
 	return nil
@@ -279,8 +294,8 @@ func (s *state) close() error {
 	if s.dirty {
 		err = s.writeLocked()
 	}
-	if s.lock != nil {
-		s.lock.Release()
+	if s.store != nil {
+		s.store.Close()
 	}
 	return err
 }

@@ -20,7 +20,7 @@ import (
 // openTestState opens and closes a state, and returns who it was.
 func openTestState(t *testing.T, path string) *Identity {
 	t.Helper()
-	s, err := openState(path, time.Now())
+	s, err := openState(FileState(path), time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -135,7 +135,7 @@ func TestUnreadableStateIsAnError(t *testing.T) { // G-12
 	if err := os.Mkdir(path, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := openState(path, time.Now()); err == nil || !strings.Contains(err.Error(), path) {
+	if _, err := openState(FileState(path), time.Now()); err == nil || !strings.Contains(err.Error(), path) {
 		t.Errorf("got %v, want an error that names the file", err)
 	}
 	if info, err := os.Stat(path); err != nil || !info.IsDir() {
@@ -147,7 +147,7 @@ func TestUnreadableStateIsAnError(t *testing.T) { // G-12
 func TestLargeStateIsAnError(t *testing.T) { // G-12
 	path := filepath.Join(t.TempDir(), "state")
 	writeFile(t, path, make([]byte, maxStateSize+1))
-	if _, err := openState(path, time.Now()); err == nil || !strings.Contains(err.Error(), path) {
+	if _, err := openState(FileState(path), time.Now()); err == nil || !strings.Contains(err.Error(), path) {
 		t.Errorf("got %v, want an error that names the file", err)
 	}
 	if info, err := os.Stat(path); err != nil || info.Size() != maxStateSize+1 {
@@ -158,7 +158,7 @@ func TestLargeStateIsAnError(t *testing.T) { // G-12
 // Whatever list a server has, the file stays one that can be read back.
 func TestRevokedSerialsAreBounded(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "state")
-	s, err := openState(path, time.Now())
+	s, err := openState(FileState(path), time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -198,7 +198,7 @@ func TestDamagedKeyIsAnError(t *testing.T) {
 		t.Fatal(err)
 	}
 	writeFile(t, path, data)
-	if _, err := openState(path, time.Now()); err == nil || !strings.Contains(err.Error(), path) {
+	if _, err := openState(FileState(path), time.Now()); err == nil || !strings.Contains(err.Error(), path) {
 		t.Errorf("got %v, want an error that names the file", err)
 	}
 	if got, err := os.ReadFile(path); err != nil || !bytes.Equal(got, data) {
@@ -208,18 +208,18 @@ func TestDamagedKeyIsAnError(t *testing.T) {
 
 func TestUnwritableDirectoryIsAnError(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "missing", "state")
-	if _, err := openState(path, time.Now()); err == nil || !strings.Contains(err.Error(), path) {
+	if _, err := openState(FileState(path), time.Now()); err == nil || !strings.Contains(err.Error(), path) {
 		t.Errorf("got %v, want an error that names the file", err)
 	}
 }
 
 func TestTwoAgentsOnOneIdentity(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "state")
-	s, err := openState(path, time.Now())
+	s, err := openState(FileState(path), time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := openState(path, time.Now()); !errors.Is(err, disk.ErrLocked) || !strings.Contains(err.Error(), path) {
+	if _, err := openState(FileState(path), time.Now()); !errors.Is(err, disk.ErrLocked) || !strings.Contains(err.Error(), path) {
 		t.Errorf("got %v, want an error that names the file", err)
 	}
 	if err := s.close(); err != nil {
@@ -237,7 +237,7 @@ func TestStateKeepsWhatItDoesNotKnow(t *testing.T) {
 	}
 	unknown := protowire.AppendString(protowire.AppendTag(nil, 99, protowire.BytesType), "of a later version")
 	writeFile(t, path, append(data, unknown...))
-	s, err := openState(path, time.Now())
+	s, err := openState(FileState(path), time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -255,7 +255,7 @@ func TestStateKeepsWhatItDoesNotKnow(t *testing.T) {
 // A new key is on disk before anyone hears of it; nonce and revoked serials stay.
 func TestRekeyIsWrittenAtOnce(t *testing.T) { // G-12
 	path := filepath.Join(t.TempDir(), "state")
-	s, err := openState(path, time.Now())
+	s, err := openState(FileState(path), time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -283,7 +283,7 @@ func TestRekeyIsWrittenAtOnce(t *testing.T) { // G-12
 
 func TestNonceIsWrittenAtTheEnd(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "state")
-	s, err := openState(path, time.Now())
+	s, err := openState(FileState(path), time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -16,7 +16,7 @@ func TestMessagesOfAnEarlierAgent(t *testing.T) {
 	s := newFakeServer(t)
 	dir := t.TempDir()
 	change := func(c *agent.Config) {
-		c.StateFile = filepath.Join(dir, "state")
+		c.State = agent.FileState(filepath.Join(dir, "state"))
 		c.Spool = spool.Config{Dir: filepath.Join(dir, "state.spool")}
 	}
 	unreachable := func(c *agent.Config) {

@@ -22,7 +22,7 @@ func TestRekey(t *testing.T) { // G-12, G-53
 	t.Parallel()
 	s := newFakeServer(t)
 	state := filepath.Join(t.TempDir(), "state")
-	r := start(t, s, func(c *agent.Config) { c.StateFile = state }, "echo")
+	r := start(t, s, func(c *agent.Config) { c.State = agent.FileState(state) }, "echo")
 	n := s.open()
 	old := n.id
 	records := n.ackAll()
@@ -64,7 +64,7 @@ func TestRekey(t *testing.T) { // G-12, G-53
 	if err := r.exit(); err != nil {
 		t.Fatal(err)
 	}
-	again := start(t, s, func(c *agent.Config) { c.StateFile = state })
+	again := start(t, s, func(c *agent.Config) { c.State = agent.FileState(state) })
 	if again.agent.ID() != next.id {
 		t.Errorf("after a restart the client is %v, it was %v", again.agent.ID(), next.id)
 	}

@@ -1,5 +1,6 @@
 // Package agentconfig reads the configuration of the endpoint's agent: the main file strictly, the files of the
-// configuration directory as leniently as the original does.
+// configuration directory as leniently as the original does. On Windows a registry key with the files' paths may take the
+// directory's place.
 //
 // It runs on other people's machines: it imports protobuf and the standard library, no gRPC, no SQL, no metrics.
 package agentconfig
@@ -18,6 +19,7 @@ import (
 
 	"github.com/farspeak/farspeak/internal/config/netname"
 	"github.com/farspeak/farspeak/internal/config/textpb"
+	"github.com/farspeak/farspeak/internal/winreg"
 	genericpb "github.com/farspeak/farspeak/proto/fleetspeak/client/generic"
 )
 
@@ -26,13 +28,16 @@ type Config struct {
 	TrustedCerts      *x509.CertPool
 	Servers           []string // host:port, in the order to try them; at least one
 	Labels            []string // architecture, operating system, then the configured ones
-	Directory         string   // with communicator.txt and the services
-	StateFile         string   // empty: the identity is lost at the end
+	Directory         string   // with communicator.txt and the services; empty: RegistryKey has them
+	StateFile         string   // empty: the identity is lost at the end, unless there is a RegistryKey
 	Streaming         bool     // sessions rather than polls
 	Proxy             *url.URL // nil: by the environment
 	CertificateHeader string   // header to send the own certificate in; empty: none
 	ServerName        string   // for SNI and verification; empty: the host of the server
 	Settings          Settings // beyond the original's
+
+	RegistryKey string // with state, communicator and services, on Windows; empty: they are in files
+	Registry    winreg.Registry
 
 	Warnings textpb.Problems
 }
@@ -63,12 +68,17 @@ func parse(path string, text []byte, goos string) (*Config, textpb.Problems) {
 		Proxy:             proxy(r, pb.GetProxy()),
 		CertificateHeader: pb.GetClientCertificateHeader(),
 		ServerName:        pb.GetServerName(),
+		Registry:          winreg.System(),
 	}
 	if h := c.CertificateHeader; h != "" && !netname.IsHeader(h) {
 		r.Error("client_certificate_header", "not the name of an HTTP header", "use letters, digits and dashes")
 	}
-	c.persistence(r, &pb)
+	c.persistence(r, &pb, goos)
 	c.Settings = settings(r, pb.GetFarspeak(), c.StateFile)
+	if c.RegistryKey != "" && c.Settings.SpoolDirectory == "" && !pb.GetFarspeak().GetSpoolDisabled() {
+		r.Warn("farspeak.spool_directory", "absent: messages that the server does not have are lost when the agent ends",
+			"name a directory that administrators alone may read, or set spool_disabled")
+	}
 	return c, textpb.Join(doc.Faults(), r.Problems())
 }
 
@@ -142,7 +152,7 @@ func proxy(r *textpb.Report, value string) *url.URL {
 	return u
 }
 
-func (c *Config) persistence(r *textpb.Report, pb *genericpb.Config) {
+func (c *Config) persistence(r *textpb.Report, pb *genericpb.Config, goos string) {
 	switch h := pb.GetPersistenceHandler().(type) {
 	case *genericpb.Config_FilesystemHandler:
 		c.Directory, c.StateFile = h.FilesystemHandler.GetConfigurationDirectory(), h.FilesystemHandler.GetStateFile()
@@ -153,11 +163,28 @@ func (c *Config) persistence(r *textpb.Report, pb *genericpb.Config) {
 		}
 		checkDirectory(r, "filesystem_handler.state_file", filepath.Dir(c.StateFile))
 	case *genericpb.Config_RegistryHandler:
-		r.Error("registry_handler", "this agent keeps nothing in the registry",
-			"use filesystem_handler; the value writeback of the key is the content of a state file, so that the client stays the same")
+		c.RegistryKey = registryKey(r, h.RegistryHandler.GetConfigurationKey(), goos)
 	default:
 		r.Error("filesystem_handler", "absent", `add filesystem_handler { configuration_directory: "..." state_file: "..." }`)
 	}
+}
+
+// registryKey returns the key, or nothing if it cannot be one.
+func registryKey(r *textpb.Report, key, goos string) string {
+	const field = "registry_handler.configuration_key"
+	const sample = `write for example "HKEY_LOCAL_MACHINE\\SOFTWARE\\FleetspeakClient"`
+	err := winreg.CheckPath(key)
+	switch {
+	case goos != "windows":
+		r.Error("registry_handler", "only Windows has a registry", "use filesystem_handler")
+	case key == "":
+		r.Error(field, "absent", sample)
+	case err != nil:
+		r.Error(field, err.Error(), sample)
+	default:
+		return key
+	}
+	return ""
 }
 
 // checkDirectory checks that there is a directory, links followed.

@@ -88,6 +88,7 @@ func TestBrokenRules(t *testing.T) {
 	file := write(t, dir, "file", "")
 	head := "trusted_certs: " + certificate + "\nserver: 'a:1'\n"
 	tail := fmt.Sprintf("\nfilesystem_handler { configuration_directory: %q state_file: %q }", dir, dir+"/state")
+	const key = `; write for example "HKEY_LOCAL_MACHINE\\SOFTWARE\\FleetspeakClient"`
 	const server = `; write for example "fleet.example.com:443"`
 	tests := []struct {
 		name, text, goos string
@@ -113,10 +114,14 @@ func TestBrokenRules(t *testing.T) {
 		{"header", head + "client_certificate_header: 'a:'" + tail, "linux", []string{
 			`3:1: client_certificate_header: not the name of an HTTP header; use letters, digits and dashes`}},
 		{"two handlers", head + "registry_handler {}" + tail, "linux", []string{
-			`3:1: registry_handler: this agent keeps nothing in the registry; use filesystem_handler; the value writeback of the key is the content of a state file, so that the client stays the same`,
+			`3:1: registry_handler: only Windows has a registry; use filesystem_handler`,
 			`4:1: filesystem_handler: excluded by registry_handler, first on line 3; keep one of the fields of persistence_handler`}},
-		{"registry on Windows", head + `registry_handler { configuration_key: "HKEY_LOCAL_MACHINE\\SOFTWARE\\FleetspeakClient" }`, "windows", []string{
-			`3:1: registry_handler: this agent keeps nothing in the registry; use filesystem_handler; the value writeback of the key is the content of a state file, so that the client stays the same`}},
+		{"registry elsewhere", head + `registry_handler { configuration_key: "HKEY_LOCAL_MACHINE\\SOFTWARE\\FleetspeakClient" }`, "darwin", []string{
+			`3:1: registry_handler: only Windows has a registry; use filesystem_handler`}},
+		{"registry of the user", head + `registry_handler { configuration_key: "HKEY_CURRENT_USER\\x" }`, "windows", []string{
+			`3:20: registry_handler.configuration_key: "HKEY_CURRENT_USER\\x" does not begin with HKEY_LOCAL_MACHINE\` + key}},
+		{"registry without key", head + `registry_handler {}`, "windows", []string{
+			`3:1: registry_handler.configuration_key: absent` + key}},
 		{"empty handler", head + "filesystem_handler {}", "linux", []string{
 			`3:1: filesystem_handler.configuration_directory: absent; write for example "/etc/farspeak"`,
 			`3:1: warning: filesystem_handler.state_file: absent: every start makes a new client; name a file that survives reboots`}},
@@ -158,19 +163,19 @@ func TestCommunicator(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			dir := t.TempDir()
 			write(t, dir, CommunicatorFile, tt.text)
-			if got, err := ReadCommunicator(dir); got != tt.want || (err != nil) != tt.fails {
+			if got, err := (&Config{Directory: dir}).Communicator(); got != tt.want || (err != nil) != tt.fails {
 				t.Errorf("got %+v, %v", got, err)
 			}
 		})
 	}
-	if got, err := ReadCommunicator(t.TempDir()); got != standard || err != nil {
+	if got, err := (&Config{Directory: t.TempDir()}).Communicator(); got != standard || err != nil {
 		t.Errorf("missing file: got %+v, %v", got, err)
 	}
 	dir := t.TempDir()
 	if err := os.Mkdir(filepath.Join(dir, CommunicatorFile), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if got, err := ReadCommunicator(dir); got != standard || err == nil {
+	if got, err := (&Config{Directory: dir}).Communicator(); got != standard || err == nil {
 		t.Errorf("directory: got %+v, %v", got, err)
 	}
 }
@@ -205,7 +210,7 @@ func TestServices(t *testing.T) {
 	write(t, dir, "textservices/c", "name: 'system'")
 	write(t, dir, "textservices/d", "name: 'x' config { [x/no.such.Type] {} }")
 	write(t, dir, "textservices/e", "name: 'x' name: 'y'")
-	services, problems := ReadServices(dir)
+	services, problems := (&Config{Directory: dir}).Services()
 	var got []string
 	for _, s := range services {
 		got = append(got, fmt.Sprintf("%s %s %q %v", s.Config.GetName(), s.Config.GetFactory(), s.Signature, len(s.Signed) > 0))
@@ -232,7 +237,7 @@ func TestServices(t *testing.T) {
 }
 
 func TestMissingServiceDirectoriesAreTold(t *testing.T) {
-	services, problems := ReadServices(t.TempDir())
+	services, problems := (&Config{Directory: t.TempDir()}).Services()
 	if len(services) != 0 || len(problems) != 2 || problems.Err() != nil {
 		t.Errorf("got %v, %v", services, problems)
 	}
@@ -285,7 +290,7 @@ func FuzzClientConfig(f *testing.F) {
 				t.Errorf("incomplete: %+v", p)
 			}
 		}
-		if problems.Err() == nil && (len(c.Servers) == 0 || len(c.Labels) < 2 || c.Directory == "") {
+		if problems.Err() == nil && (len(c.Servers) == 0 || len(c.Labels) < 2 || c.Directory == "" && c.RegistryKey == "") {
 			t.Errorf("accepted: %+v", c)
 		}
 	})

@@ -34,13 +34,10 @@ func check(path string) textpb.Problems {
 	default:
 		return textpb.Problems{{File: path, Message: err.Error()}}
 	}
-	if c.Directory == "" {
-		return c.Warnings
-	}
 	l := &loader{}
-	if _, err := ReadCommunicator(c.Directory); err != nil {
+	if _, err := c.Communicator(); err != nil {
 		l.warn(err)
 	}
-	_, services := c.Settings.ReadServices(c.Directory)
+	_, services := c.Services()
 	return textpb.Join(c.Warnings, l.problems, services)
 }

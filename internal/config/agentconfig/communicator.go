@@ -1,7 +1,6 @@
 package agentconfig
 
 import (
-	"path/filepath"
 	"time"
 
 	"github.com/farspeak/farspeak/internal/config/textpb"
@@ -25,14 +24,14 @@ type Communicator struct {
 // DefaultCommunicator is used when there is no file.
 func DefaultCommunicator() Communicator { return newCommunicator(&clientpb.CommunicatorConfig{}) }
 
-// ReadCommunicator reads communicator.txt of the directory, leniently. What it returns can be used in any case: with an
-// error, which is worth a line in the log, it is the default. A missing file is no error.
-func ReadCommunicator(directory string) (Communicator, error) {
-	path := filepath.Join(directory, CommunicatorFile)
-	text, err := textpb.ReadFile(path)
-	if isMissing(path) {
-		return DefaultCommunicator(), nil
+// Communicator reads the file, leniently. What it returns can be used in any case: with an error, which is worth a line in
+// the log, it is the default. A missing file is no error, unless the registry names it.
+func (c *Config) Communicator() (Communicator, error) {
+	path, err := c.place().communicator()
+	if path == "" || err != nil {
+		return DefaultCommunicator(), err
 	}
+	text, err := textpb.ReadFile(path)
 	var pb clientpb.CommunicatorConfig
 	if err == nil {
 		err = textpb.ParseLenient(path, text, &pb)

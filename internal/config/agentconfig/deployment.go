@@ -23,12 +23,6 @@ func VerifySignature(key *rsa.PublicKey, config, signature []byte) error {
 	return nil
 }
 
-// ReadServices is the function of that name, without the services that may not run under the deployment key (G-31): a
-// problem for each. They do not take the place of others either.
-func (s Settings) ReadServices(directory string) ([]*Service, textpb.Problems) {
-	return readServices(directory, s.authorize)
-}
-
 // authorize says why a service may not run. Without a key all may.
 func (s Settings) authorize(v *Service) error {
 	if s.DeploymentKey == nil || v.Signed == nil && s.AllowTextServices {

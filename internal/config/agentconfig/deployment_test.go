@@ -53,7 +53,7 @@ func TestDeploymentKey(t *testing.T) {
 		{Settings{DeploymentKey: &key.PublicKey, AllowTextServices: true}, []string{"good", "text"}, 4},
 		{Settings{}, []string{"changed", "other", "good", "unsigned", "text"}, 1}, // as the original
 	} {
-		services, problems := test.settings.ReadServices(dir)
+		services, problems := (&Config{Directory: dir, Settings: test.settings}).Services()
 		var got []string
 		for _, s := range services {
 			if s.Path == dir+"/services/changed" {

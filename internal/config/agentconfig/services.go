@@ -2,8 +2,6 @@ package agentconfig
 
 import (
 	"fmt"
-	"os"
-	"path/filepath"
 	"slices"
 
 	"google.golang.org/protobuf/proto"
@@ -15,7 +13,7 @@ import (
 	_ "github.com/farspeak/farspeak/proto/fleetspeak/stdinservice"
 )
 
-// The directories of services below the configuration directory.
+// The directories of services below the configuration directory, and the keys below the registry's.
 const (
 	SignedServices = "services"     // binary fleetspeak.SignedClientServiceConfig
 	TextServices   = "textservices" // text fleetspeak.ClientServiceConfig
@@ -29,17 +27,15 @@ type Service struct {
 	Signed    []byte // the bytes that the signature is about
 }
 
-// ReadServices reads both directories. Files that cannot be used are skipped, with a problem each, and so is a missing
+// Services reads the services of both kinds. Files that cannot be used are skipped, with a problem each, and so is a missing
 // directory. A later service replaces an earlier one of the same name: signed ones come first, text ones after them, each
-// in the order of their file names.
-func ReadServices(directory string) ([]*Service, textpb.Problems) {
-	return readServices(directory, Settings{}.authorize)
-}
-
-func readServices(directory string, authorize func(*Service) error) ([]*Service, textpb.Problems) {
-	l := &loader{authorize: authorize}
-	l.directory(filepath.Join(directory, SignedServices), SignedService)
-	l.directory(filepath.Join(directory, TextServices), TextService)
+// in the order of their names.
+//
+// Under a deployment key, services that may not run by it are problems as well (G-31), and replace no others.
+func (c *Config) Services() ([]*Service, textpb.Problems) {
+	l := &loader{authorize: c.Settings.authorize}
+	l.kind(c.place(), SignedServices, SignedService)
+	l.kind(c.place(), TextServices, TextService)
 	return l.services, l.problems
 }
 
@@ -82,7 +78,7 @@ func (s *Service) checked() (*Service, error) {
 	return s, nil
 }
 
-// loader collects services and problems of the directories.
+// loader collects services and problems.
 type loader struct {
 	authorize func(*Service) error
 
@@ -90,15 +86,13 @@ type loader struct {
 	problems textpb.Problems
 }
 
-func (l *loader) directory(path string, read func(string) (*Service, error)) {
-	entries, err := os.ReadDir(path)
-	if err != nil {
-		l.warn(textpb.Problem{File: path, Message: "no services are read from here: the directory cannot be listed",
-			Remedy: "create it when there are services to run"})
-		return
+func (l *loader) kind(p place, kind string, read func(string) (*Service, error)) {
+	paths, problems := p.services(kind)
+	for _, problem := range problems {
+		l.warn(problem)
 	}
-	for _, e := range entries {
-		s, err := read(filepath.Join(path, e.Name()))
+	for _, path := range paths {
+		s, err := read(path)
 		if err == nil {
 			err = l.authorize(s)
 		}
@@ -129,9 +123,4 @@ func (l *loader) warn(err error) {
 	}
 	p.Warning = true
 	l.problems = append(l.problems, p)
-}
-
-func isMissing(path string) bool {
-	_, err := os.Stat(path)
-	return os.IsNotExist(err)
 }

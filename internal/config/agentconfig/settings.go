@@ -37,7 +37,7 @@ func settings(r *textpb.Report, pb *settingspb.Agent, stateFile string) Settings
 		SpoolFsync:         pb.GetSpoolFsync(),
 		SpoolFsyncInterval: pb.GetSpoolFsyncInterval().AsDuration(),
 		AllowTextServices:  pb.GetAllowTextServices(),
-		StatusDisabled:     pb.GetStatusDisabled() || stateFile == "",
+		StatusDisabled:     pb.GetStatusDisabled(),
 	}
 	switch {
 	case pb.GetSpoolDisabled():
@@ -47,6 +47,7 @@ func settings(r *textpb.Report, pb *settingspb.Agent, stateFile string) Settings
 	case stateFile != "":
 		s.SpoolDirectory = stateFile + ".spool"
 	}
+	s.StatusDisabled = s.StatusDisabled || stateFile == "" && s.SpoolDirectory == ""
 	if n := s.SpoolMaxBytes; n != 0 && n < minSpoolBytes {
 		r.Error("farspeak.spool_max_bytes", fmt.Sprintf("%d is too little", n), "give it at least 33554432 bytes, or set spool_disabled")
 	} else if n > 1<<50 {
