@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 
 	"github.com/farspeak/farspeak/internal/load"
@@ -30,40 +31,80 @@ var compared = []struct {
 	{"down-rate", "arrival_p99_ms", "submit to arrival at 200/s, p99"},
 }
 
+// growthRounds is how often the empty and the full database are measured, in turn. What is compared are the means: the machine
+// itself does not do the same from minute to minute to a tenth.
+const growthRounds = 2
+
+// rounds are the results of scenarios, by their names, of each round.
+type rounds map[string][]*load.Result
+
+// mean is that of a figure; ok is false when there is none.
+func (r rounds) mean(scenario, figure string) (mean float64, ok bool) {
+	results := r[scenario]
+	for _, result := range results {
+		value, ok := result.Figure(figure)
+		if !ok {
+			return 0, false
+		}
+		mean += value / float64(len(results))
+	}
+	return mean, mean > 0
+}
+
 // growth measures the same on an empty and on a full database, and then with two fs-servers.
 func (b *bench) growth(ctx context.Context) error {
-	if err := b.fresh(ctx, 1); err != nil {
+	empty, full := make(rounds), make(rounds)
+	keys := b.keys
+	defer func() { b.keys = keys }()
+	var err error
+	var filled string // data source name of the full database
+	for round := 1; round <= growthRounds && err == nil; round++ {
+		b.keys = fmt.Sprintf("%s-%d", keys, round) // clients that the full database does not know from the round before
+		if err = b.fresh(ctx, 1); err == nil {
+			err = b.measureAll(ctx, fmt.Sprintf("growth-empty-%d", round), empty)
+		}
+		if err == nil {
+			filled, err = b.startFull(ctx, filled)
+		}
+		if err == nil {
+			err = b.measureAll(ctx, fmt.Sprintf("growth-full-%d", round), full)
+		}
+	}
+	b.compare("full database", empty, full)
+	if ctx.Err() != nil {
 		return err
 	}
-	empty, err := b.measureAll(ctx, "growth-empty")
-	if err != nil {
-		return err
-	}
+	return errors.Join(err, b.twoServers(ctx, empty))
+}
+
+// startFull starts the installation on the full database. It is made at the first time, when its data source name is not known.
+func (b *bench) startFull(ctx context.Context, filled string) (dsn string, err error) {
 	if err := b.site.stopDaemons(); err != nil {
-		return err
+		return "", err
+	}
+	if filled != "" {
+		b.site.dsn = filled
+		return filled, b.startDaemons(ctx, 1)
+	}
+	if err := b.site.freshDatabase(ctx); err != nil {
+		return "", err
 	}
 	if err := b.fill(ctx); err != nil {
-		return err
+		return "", err
 	}
-	if err := b.startDaemons(ctx, 1); err != nil {
-		return err
-	}
-	full, err := b.measureAll(ctx, "growth-full")
-	b.compare("full database", empty, full)
-	if err != nil {
-		return err
-	}
-	return b.twoServers(ctx, empty["hold"])
+	return b.site.dsn, b.startDaemons(ctx, 1)
 }
 
 // measureAll runs the scenarios of compared.
-func (b *bench) measureAll(ctx context.Context, name string) (map[string]*load.Result, error) {
-	measured := make(map[string]*load.Result)
+func (b *bench) measureAll(ctx context.Context, name string, measured rounds) error {
 	var errs []error
 	keep := func(scenario string, clients int, play func(load.Config) (*load.Result, error)) {
+		if ctx.Err() != nil {
+			return
+		}
 		r, err := b.play(ctx, name+"-"+scenario, "", clients, play)
 		if r != nil {
-			measured[scenario] = r
+			measured[scenario] = append(measured[scenario], r)
 		}
 		errs = append(errs, err)
 	}
@@ -80,18 +121,15 @@ func (b *bench) measureAll(ctx context.Context, name string) (map[string]*load.R
 	keep("down-rate", 500, func(c load.Config) (*load.Result, error) {
 		return load.Down(ctx, load.DownConfig{Config: c, Size: messageSize, Rate: 200, For: b.measure})
 	})
-	return measured, errors.Join(errs...)
+	return errors.Join(errs...)
 }
 
 // compare adds a row for each figure: how much worse it is than on an empty database.
-func (b *bench) compare(what string, empty, full map[string]*load.Result) {
+func (b *bench) compare(what string, empty, full rounds) {
 	for _, c := range compared {
-		if empty[c.scenario] == nil || full[c.scenario] == nil {
-			continue
-		}
-		before, ok1 := empty[c.scenario].Figure(c.figure)
-		after, ok2 := full[c.scenario].Figure(c.figure)
-		if !ok1 || !ok2 || before == 0 || after == 0 {
+		before, ok1 := empty.mean(c.scenario, c.figure)
+		after, ok2 := full.mean(c.scenario, c.figure)
+		if !ok1 || !ok2 {
 			continue
 		}
 		worse := after / before
@@ -102,19 +140,19 @@ func (b *bench) compare(what string, empty, full map[string]*load.Result) {
 	}
 }
 
-// twoServers compares what a session costs on one of two fs-servers with what it costs on the only one.
-func (b *bench) twoServers(ctx context.Context, one *load.Result) error {
+// twoServers compares what a session costs on one of two fs-servers with what it costs on the only one. Each has as many.
+func (b *bench) twoServers(ctx context.Context, one rounds) error {
 	if err := b.fresh(ctx, 2); err != nil {
 		return err
 	}
-	r, err := b.play(ctx, "two-servers-hold", "", 10_000, func(c load.Config) (*load.Result, error) {
+	r, err := b.play(ctx, "two-servers-hold", "", 20_000, func(c load.Config) (*load.Result, error) {
 		return load.Hold(ctx, load.HoldConfig{Config: c, For: b.measure})
 	})
-	if r == nil || one == nil {
+	if r == nil {
 		return err
 	}
 	ratio := func(text string, two float64, figure string) {
-		if alone, ok := one.Figure(figure); ok && alone > 0 {
+		if alone, ok := one.mean("hold", figure); ok {
 			b.add("growth", text+", two fs-servers to one", two/alone, "×", atMost(growthLimit))
 		}
 	}
