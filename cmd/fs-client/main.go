@@ -24,7 +24,7 @@ func main() {
 	os.Exit(run.Main(run.Program{
 		Name:   "fs-client",
 		About:  "fs-client keeps a machine in touch with its fs-servers and runs the machine's services.",
-		Serve:  p.serve,
+		Serve:  p.serveManaged,
 		Hangup: p.hangup,
 	}, os.Args[1:]))
 }
