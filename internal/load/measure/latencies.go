@@ -3,6 +3,11 @@
 package measure
 
 import (
+	"encoding/base64"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math"
 	"sync"
 	"time"
 
@@ -13,7 +18,9 @@ import (
 const (
 	shortest = time.Microsecond
 	longest  = time.Hour
-	digits   = 3
+	// digits are those of a value that are right, which is to within 0.8 %. A third one makes each report eight times as
+	// large, and what it costs was to be seen in the latencies.
+	digits = 2
 )
 
 // Latencies collects latencies. It is safe for concurrent use.
@@ -52,7 +59,7 @@ func newHistogram() *hdrhistogram.Histogram {
 	return hdrhistogram.New(1, int64(longest/shortest), digits)
 }
 
-// Distribution is a finished collection. In JSON it is compressed. A nil one is empty.
+// Distribution is a finished collection. A nil one is empty.
 type Distribution struct{ histogram *hdrhistogram.Histogram }
 
 // Merge returns the latencies of both; the other one may be used up.
@@ -67,13 +74,43 @@ func (d *Distribution) Merge(other *Distribution) *Distribution {
 	return d
 }
 
-// MarshalText encodes the distribution.
-func (d *Distribution) MarshalText() ([]byte, error) { return d.histogram.EncodeV2() }
+// MarshalText encodes the distribution: for each bar that is not empty its distance from the one before and its height. The
+// library's own encoding makes a compressor each time, which costs more than all else in a report.
+func (d *Distribution) MarshalText() ([]byte, error) {
+	var bars []byte
+	last := 0
+	for i, height := range d.histogram.Export().Counts {
+		if height == 0 {
+			continue
+		}
+		bars = binary.AppendUvarint(bars, uint64(i-last))
+		bars = binary.AppendUvarint(bars, uint64(height))
+		last = i
+	}
+	return base64.StdEncoding.AppendEncode(nil, bars), nil
+}
+
+// errMalformed says that a text is no distribution.
+var errMalformed = errors.New("malformed distribution of latencies")
 
 // UnmarshalText decodes it.
-func (d *Distribution) UnmarshalText(text []byte) (err error) {
-	d.histogram, err = hdrhistogram.Decode(text)
-	return err
+func (d *Distribution) UnmarshalText(text []byte) error {
+	bars, err := base64.StdEncoding.AppendDecode(nil, text)
+	if err != nil {
+		return fmt.Errorf("%w: %w", errMalformed, err)
+	}
+	empty := newHistogram().Export()
+	for i := uint64(0); len(bars) > 0; {
+		distance, n := binary.Uvarint(bars)
+		height, m := binary.Uvarint(bars[max(n, 0):])
+		if i += distance; n <= 0 || m <= 0 || i >= uint64(len(empty.Counts)) || height > math.MaxInt64 {
+			return errMalformed
+		}
+		empty.Counts[i] = int64(height)
+		bars = bars[n+m:]
+	}
+	d.histogram = hdrhistogram.Import(empty)
+	return nil
 }
 
 // Summary is what is told of a distribution, in milliseconds.
