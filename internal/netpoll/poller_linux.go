@@ -4,7 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"sync"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -12,11 +14,12 @@ import (
 // eventsAtOnce is how many connections one wake-up hands on at most.
 const eventsAtOnce = 256
 
-// Poller watches armed connections.
+// Poller watches armed connections. Its epoll instance is itself watched by the runtime's, like a connection: so what arrives
+// wakes one thread, not one in each of them, and no thread is blocked meanwhile.
 type Poller struct {
-	epoll int
-	wake  int // an eventfd; readable when the Poller is to end
-	done  chan struct{}
+	epoll  *os.File
+	events syscall.RawConn // of epoll
+	done   chan struct{}
 
 	mu     sync.Mutex
 	ready  map[int32]func() // guarded by mu, by descriptor: what to call, once
@@ -25,19 +28,19 @@ type Poller struct {
 
 // New starts a Poller. The caller closes it.
 func New() (*Poller, error) {
-	epoll, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err == nil {
+		err = unix.SetNonblock(fd, true) // or the runtime would not watch it
+	}
 	if err != nil {
 		return nil, fmt.Errorf("netpoll: epoll_create: %w", err)
 	}
-	wake, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	epoll := os.NewFile(uintptr(fd), "epoll")
+	events, err := epoll.SyscallConn()
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("netpoll: eventfd: %w", err), unix.Close(epoll))
+		return nil, errors.Join(fmt.Errorf("netpoll: epoll: %w", err), epoll.Close())
 	}
-	p := &Poller{epoll: epoll, wake: wake, done: make(chan struct{}), ready: make(map[int32]func())}
-	event := unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(wake)}
-	if err := unix.EpollCtl(epoll, unix.EPOLL_CTL_ADD, wake, &event); err != nil {
-		return nil, errors.Join(fmt.Errorf("netpoll: epoll_ctl: %w", err), unix.Close(epoll), unix.Close(wake))
-	}
+	p := &Poller{epoll: epoll, events: events, done: make(chan struct{}), ready: make(map[int32]func())}
 	go p.run()
 	return p, nil
 }
@@ -68,7 +71,9 @@ func (p *Poller) arm(c *Conn, fd int32, ready func()) error {
 		operation = unix.EPOLL_CTL_ADD
 	}
 	event := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLRDHUP | unix.EPOLLONESHOT, Fd: fd}
-	if err := unix.EpollCtl(p.epoll, operation, int(fd), &event); err != nil {
+	var failed error
+	err := p.events.Control(func(epoll uintptr) { failed = unix.EpollCtl(int(epoll), operation, int(fd), &event) })
+	if err = errors.Join(err, failed); err != nil {
 		delete(p.ready, fd)
 		return err
 	}
@@ -81,19 +86,33 @@ func (p *Poller) run() {
 	defer close(p.done)
 	events := make([]unix.EpollEvent, eventsAtOnce)
 	for {
-		n, err := unix.EpollWait(p.epoll, events, -1)
-		if err != nil && !errors.Is(err, unix.EINTR) {
-			return // only a closed epoll descriptor can do this
+		n, err := p.wait(events)
+		if err != nil {
+			return // closed
 		}
-		for _, event := range events[:max(n, 0)] {
-			if event.Fd == int32(p.wake) {
-				return
-			}
+		for _, event := range events[:n] {
 			if ready := p.take(event.Fd); ready != nil {
 				ready()
 			}
 		}
 	}
+}
+
+// wait returns the next events, one at least.
+func (p *Poller) wait(events []unix.EpollEvent) (n int, err error) {
+	var failed error
+	err = p.events.Read(func(epoll uintptr) bool {
+		for {
+			n, failed = unix.EpollWait(int(epoll), events, 0)
+			if !errors.Is(failed, unix.EINTR) {
+				return n != 0 // none: the runtime waits
+			}
+		}
+	})
+	if err = errors.Join(err, failed); err != nil {
+		return 0, err
+	}
+	return n, nil
 }
 
 func (p *Poller) take(fd int32) func() {
@@ -113,11 +132,9 @@ func (p *Poller) Close() error {
 	}
 	p.closed = true
 	p.mu.Unlock()
-	if _, err := unix.Write(p.wake, []byte{1, 0, 0, 0, 0, 0, 0, 0}); err != nil {
-		return fmt.Errorf("netpoll: waking the poller: %w", err)
-	}
+	err := p.epoll.Close() // ends the waiting
 	<-p.done
-	return errors.Join(unix.Close(p.epoll), unix.Close(p.wake))
+	return err
 }
 
 // readNow reads what has arrived.
