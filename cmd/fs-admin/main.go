@@ -12,6 +12,7 @@ import (
 	"github.com/farspeak/farspeak/internal/config"
 	"github.com/farspeak/farspeak/internal/config/configpath"
 	"github.com/farspeak/farspeak/internal/config/textpb"
+	"github.com/farspeak/farspeak/internal/daemon/memory"
 	"github.com/farspeak/farspeak/internal/daemon/run"
 )
 
@@ -28,6 +29,7 @@ func main() {
 			if *check {
 				return config.CheckFiles(os.Stdout, *components, "", config.AdminPart)
 			}
+			memory.Tune(os.Getenv, os.DirFS("/"))
 			return serve(ctx, *components, o)
 		},
 	}, os.Args[1:]))

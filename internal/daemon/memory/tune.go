@@ -16,16 +16,26 @@ const (
 	percent = 200
 	// limitShare is the part of the machine's memory that the process may fill before it collects more often than that.
 	limitShare = 0.75
+	// ballastBytes is the size of the ballast. With percent it lets 64 MiB of garbage gather however little is in use; a
+	// busy server of some megabytes would collect dozens of times a second.
+	ballastBytes = 32 << 20
+	// ballastShare bounds the ballast by a part of the memory limit: the runtime counts it there, though it is nowhere.
+	ballastShare = 16
 )
 
-// Tune chooses the settings of the garbage collector for a server of many connections. What the operator has set in the
+// ballast is never touched, so the system provides no memory for it. The collector, which lets the heap grow by a part of
+// what is in use, takes it for used. It belongs to the process, as the collector's other settings do.
+var ballast []byte
+
+// Tune chooses the settings of the garbage collector for a daemon that serves many. What the operator has set in the
 // environment, GOGC or GOMEMLIMIT, stays. root is the root of the file system.
 func Tune(getenv func(string) string, root fs.FS) {
-	if getenv("GOGC") == "" {
-		debug.SetGCPercent(percent)
-	}
 	if limit := limit(root); getenv("GOMEMLIMIT") == "" && limit > 0 {
 		debug.SetMemoryLimit(limit)
+	}
+	if getenv("GOGC") == "" {
+		debug.SetGCPercent(percent)
+		ballast = make([]byte, min(ballastBytes, debug.SetMemoryLimit(-1)/ballastShare))
 	}
 }
 

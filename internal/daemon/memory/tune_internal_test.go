@@ -2,6 +2,7 @@ package memory
 
 import (
 	"math"
+	"runtime"
 	"runtime/debug"
 	"testing"
 	"testing/fstest"
@@ -44,22 +45,50 @@ func TestLimit(t *testing.T) {
 
 // The environment of the operator wins.
 func TestTune(t *testing.T) {
-	restore := func() (int, int64) { return debug.SetGCPercent(100), debug.SetMemoryLimit(math.MaxInt64) }
-	defer restore()
-	root := files(map[string]string{"proc/meminfo": machine})
+	defer untune()
+	large, small := files(map[string]string{"proc/meminfo": machine}), files(map[string]string{"proc/meminfo": "MemTotal: 131072 kB\n"})
 	for name, tc := range map[string]struct {
 		env     map[string]string
+		root    fstest.MapFS
 		percent int
 		limit   int64
+		ballast int
 	}{
-		"nothing set": {nil, percent, 3 << 30},
-		"GOGC":        {map[string]string{"GOGC": "50"}, 100, 3 << 30},
-		"GOMEMLIMIT":  {map[string]string{"GOMEMLIMIT": "1GiB"}, percent, math.MaxInt64},
+		"nothing set":   {nil, large, percent, 3 << 30, ballastBytes},
+		"little memory": {nil, small, percent, 96 << 20, 6 << 20},
+		"GOGC":          {map[string]string{"GOGC": "50"}, large, 100, 3 << 30, 0},
+		"GOMEMLIMIT":    {map[string]string{"GOMEMLIMIT": "1GiB"}, large, percent, math.MaxInt64, ballastBytes},
 	} {
-		restore()
-		Tune(func(name string) string { return tc.env[name] }, root)
-		if percent, limit := restore(); percent != tc.percent || limit != tc.limit {
-			t.Errorf("%s: GOGC %d, limit %d; want %d, %d", name, percent, limit, tc.percent, tc.limit)
+		untune()
+		Tune(func(name string) string { return tc.env[name] }, tc.root)
+		if percent, limit, ballast := untune(); percent != tc.percent || limit != tc.limit || ballast != tc.ballast {
+			t.Errorf("%s: GOGC %d, limit %d, ballast %d; want %d, %d, %d",
+				name, percent, limit, ballast, tc.percent, tc.limit, tc.ballast)
 		}
+	}
+}
+
+// untune takes back what Tune did, and returns it.
+func untune() (percent int, limit int64, size int) {
+	size, ballast = len(ballast), nil
+	return debug.SetGCPercent(100), debug.SetMemoryLimit(math.MaxInt64), size
+}
+
+// garbage is made so that the compiler cannot leave it out.
+var garbage []byte
+
+// With little in use the collector waits for much garbage.
+func TestFewCollections(t *testing.T) {
+	defer untune()
+	Tune(func(string) string { return "" }, files(nil))
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	for range 32 << 10 { // 32 MiB
+		garbage = make([]byte, 1<<10)
+	}
+	runtime.ReadMemStats(&after)
+	if n := after.NumGC - before.NumGC; n > 1 { // one may be due for another reason
+		t.Errorf("%d collections for 32 MiB of garbage", n)
 	}
 }
