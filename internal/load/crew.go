@@ -161,7 +161,7 @@ func (w *crew) close() error {
 	}
 	w.running.Wait() // reads to the end of what they say
 	for _, p := range w.fleets {
-		errs = append(errs, p.wait())
+		errs = append(errs, p.unheard, p.wait())
 	}
 	return errors.Join(errs...)
 }

@@ -25,6 +25,7 @@ type part struct {
 	done         chan fleet.Answer // answers to commands
 	ended        chan struct{}     // closed when it says nothing more
 	wait         func() error      // for its end
+	unheard      error             // why listen returned before the end; read after crew.running
 	pid          int               // of its process, 0 for this one
 
 	// Guarded by crew.mu.
@@ -63,18 +64,20 @@ func (p *part) launch(ctx context.Context, command []string) error {
 		p.wait, p.pid = child.Wait, child.Process.Pid
 	}
 	p.commands = json.NewEncoder(p.in)
-	p.crew.running.Go(func() { p.listen(out) })
+	p.crew.running.Go(func() { p.unheard = p.listen(out) })
 	return nil
 }
 
 // listen takes what a fleet says, to its end.
-func (p *part) listen(out io.Reader) {
+func (p *part) listen(out io.Reader) error {
 	defer p.crew.partEnded(p)
 	decoder := json.NewDecoder(out)
 	for {
 		var a fleet.Answer
-		if decoder.Decode(&a) != nil {
-			return
+		if err := decoder.Decode(&a); errors.Is(err, io.EOF) {
+			return nil
+		} else if err != nil {
+			return fmt.Errorf("report of a fleet: %w", err)
 		}
 		if a.Report != nil {
 			p.crew.take(p, a.Report)
