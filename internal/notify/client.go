@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"net"
-	"net/http"
 	"sync"
 	"time"
 
@@ -20,8 +19,6 @@ const (
 	maxWaiting = 8 * MaxBatchIDs
 	// targetIdle is after what time an unused server may be forgotten.
 	targetIdle = 10 * time.Minute
-	// connectionIdle is after what time an unused connection is closed.
-	connectionIdle = 90 * time.Second
 )
 
 // localAddress is what the original stores for a server that takes no notifications from outside.
@@ -32,7 +29,7 @@ const localAddress = "local"
 // Hints for one server are collected while a request to it is under way, and the next request carries them all.
 type Client struct {
 	cfg     Config
-	http    *http.Client
+	dialer  net.Dialer
 	metrics *clientMetrics
 
 	// Requests use ctx; it ends when Close gives up.
@@ -51,18 +48,7 @@ func NewClient(cfg Config) *Client {
 	if cfg.Timeout <= 0 {
 		cfg.Timeout = DefaultTimeout
 	}
-	c := &Client{cfg: cfg, targets: make(map[string]*target)}
-	c.http = &http.Client{
-		Transport: &http.Transport{
-			DialContext:            (&net.Dialer{Timeout: cfg.Timeout}).DialContext,
-			MaxIdleConns:           maxTargets,
-			MaxIdleConnsPerHost:    1,
-			IdleConnTimeout:        connectionIdle,
-			MaxResponseHeaderBytes: 16 << 10,
-			DisableCompression:     true,
-		},
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}
+	c := &Client{cfg: cfg, dialer: net.Dialer{Timeout: cfg.Timeout}, targets: make(map[string]*target)}
 	c.metrics = newClientMetrics(cfg.Registerer, func() float64 {
 		c.mu.Lock()
 		defer c.mu.Unlock()
@@ -174,12 +160,14 @@ func (c *Client) evict(now time.Time) {
 		switch {
 		case t.sending:
 		case now.Sub(t.used) > targetIdle:
+			t.forget()
 			delete(c.targets, address)
 		case oldest == nil || t.used.Before(oldest.used):
 			oldest = t
 		}
 	}
 	if len(c.targets) >= maxTargets && oldest != nil {
+		oldest.forget()
 		delete(c.targets, oldest.address)
 	}
 }
@@ -195,7 +183,7 @@ func (c *Client) Close(ctx context.Context) error {
 		c.senders.Wait()
 		close(ended)
 	}()
-	defer c.http.CloseIdleConnections()
+	defer c.forgetTargets()
 	defer c.cancel()
 	select {
 	case <-ended:
@@ -204,5 +192,14 @@ func (c *Client) Close(ctx context.Context) error {
 		c.cancel()
 		<-ended
 		return fmt.Errorf("notify: close: %w", ctx.Err())
+	}
+}
+
+// forgetTargets closes the lines to all servers. There are no senders any more.
+func (c *Client) forgetTargets() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, t := range c.targets {
+		t.forget()
 	}
 }

@@ -19,3 +19,13 @@ func (c *Client) Elapse(address string) {
 
 // Settled waits until nothing is being sent.
 func (c *Client) Settled() { c.senders.Wait() }
+
+// Rest lets the line to a server have been idle for as long as it may be.
+func (c *Client) Rest(address string) {
+	c.senders.Wait()
+	c.mu.Lock()
+	t := c.targets[address]
+	t.used = t.used.Add(-connectionIdle)
+	c.mu.Unlock()
+	c.rested(t)
+}

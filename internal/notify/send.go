@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"time"
@@ -15,9 +14,6 @@ import (
 	"github.com/farspeak/farspeak/internal/identity"
 	notifypb "github.com/farspeak/farspeak/proto/farspeak/notify"
 )
-
-// maxReplyBytes is how much of a reply is read to keep its connection; a longer one costs the connection.
-const maxReplyBytes = 4 << 10
 
 // statusError is a reply that accepts nothing.
 type statusError int
@@ -42,6 +38,7 @@ func (c *Client) next(t *target) (load, bool) {
 	defer c.mu.Unlock()
 	if !t.loaded() {
 		t.sending = false
+		c.rest(t)
 		return load{}, false
 	}
 	return t.take(), true
@@ -128,9 +125,6 @@ func (c *Client) post(t *target, path string, body []byte) error {
 	if err != nil {
 		return fmt.Errorf("make request: %w", err)
 	}
-	// Present but empty: it is not sent, and tells the transport that the request may be repeated when the server closed
-	// the kept connection just now.
-	request.Header["Idempotency-Key"] = nil
 	if len(body) > 0 {
 		request.Header.Set("Content-Type", "application/x-protobuf")
 	}
@@ -138,16 +132,13 @@ func (c *Client) post(t *target, path string, body []byte) error {
 		request.Header.Set("Authorization", "Bearer "+c.cfg.Secret)
 	}
 	started := time.Now()
-	response, err := c.http.Do(request)
+	status, err := c.exchange(ctx, t, request)
 	c.metrics.latency.Observe(time.Since(started).Seconds())
 	if err != nil {
 		return fmt.Errorf("notify %s: %w", t.address, err)
 	}
-	defer response.Body.Close()
-	// What cannot be read costs the connection only; the status is known.
-	_, _ = io.CopyN(io.Discard, response.Body, maxReplyBytes)
-	if response.StatusCode/100 != 2 {
-		return fmt.Errorf("notify %s: %w", t.address, statusError(response.StatusCode))
+	if status/100 != 2 {
+		return fmt.Errorf("notify %s: %w", t.address, statusError(status))
 	}
 	return nil
 }

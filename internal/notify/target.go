@@ -37,8 +37,10 @@ type target struct {
 	used       time.Time
 	failures   int // in a row
 	retryAt    time.Time
+	idle       *time.Timer // of the line, while nothing is sent; nil before the first
 
-	// Owned by the sender.
+	// Owned by the sender, and while there is none guarded by Client.mu.
+	line        *line // nil when there is none
 	singleUntil time.Time
 }
 
