@@ -21,8 +21,9 @@ import (
 type impatient struct {
 	*fakeServer
 	limit   int
-	open    atomic.Bool // before, it refuses everything for another reason
-	refused chan int    // sizes
+	open    atomic.Bool  // before, it refuses everything for another reason
+	early   atomic.Int64 // contacts that came before it was open
+	refused chan int     // sizes
 }
 
 func newImpatientServer(t *testing.T, limit int) *impatient {
@@ -37,6 +38,7 @@ func (s *impatient) answers(w http.ResponseWriter, r *http.Request) bool {
 		return false
 	}
 	if !s.open.Load() {
+		s.early.Add(1)
 		http.Error(w, "not yet", http.StatusServiceUnavailable)
 		return true
 	}
@@ -94,6 +96,9 @@ func TestBacklogOnASlowLine(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
+			// The contact after the next one is made of all of them.
+			early := s.early.Load()
+			waitUntil(t, func() bool { return s.early.Load() >= early+2 })
 			s.open.Store(true)
 			if name == "polls" {
 				p := s.nextPoll()
