@@ -27,11 +27,16 @@ const (
 
 // insertLone stores one message by one statement, which is a transaction of its own, and asks meanwhile where the client
 // streams to. It is for the message that comes alone: to the database and back once, where others go four times. When that
-// does not do, it has done nothing and says so: for messages that are known, clients that are not, queues that have to be
-// counted, requests to rekey.
+// does not do, it has done nothing and says so: for messages that are known, clients that are not, full queues, requests to
+// rekey.
 func (s *Store) insertLone(ctx context.Context, p *pending) (outcome store.InsertOutcome, done bool, err error) {
-	if p.kind == kindRekey || p.payload.size > maxLone || !s.hasRoom(p.client) {
+	if p.kind == kindRekey || p.payload.size > maxLone {
 		return outcome, false, nil
+	}
+	rows := []*pending{p}
+	full, err := s.fullQueues(ctx, rows, map[identity.ClientID]string{p.client: ""})
+	if err != nil || full[p.client] {
+		return outcome, false, err
 	}
 	began, least := time.Now(), s.sequence.next()
 	look := s.lookUpTarget(ctx, p)
@@ -44,7 +49,7 @@ func (s *Store) insertLone(ctx context.Context, p *pending) (outcome store.Inser
 	if err != nil || inserted == 0 {
 		return outcome, false, err
 	}
-	s.queues.added([]*pending{p})
+	s.queues.added(rows)
 	// Without an answer the client streams nowhere: that costs a hint, and the next sweep finds the message.
 	target := look.wait()
 	// Both statements read the store's clock after began.
@@ -96,13 +101,4 @@ func (l *look) wait() target {
 		panic(l.cause)
 	}
 	return l.target
-}
-
-// hasRoom says whether one more message may wait for a client, as far as is remembered.
-func (s *Store) hasRoom(id identity.ClientID) bool {
-	if s.cfg.MaxPendingPerClient == 0 {
-		return true
-	}
-	full, unknown := s.queues.check(map[identity.ClientID]int64{id: 1})
-	return !full[id] && len(unknown) == 0
 }
