@@ -45,6 +45,7 @@ type fakeServer struct {
 	header   http.Header                                       // of stream answers
 	attempts []attempt
 	files    map[string][]byte
+	other    *tls.Certificate // presented in place of its own
 }
 
 // attempt is a request as it came.
@@ -68,9 +69,10 @@ func newFakeServer(t *testing.T) *fakeServer {
 	certificate, serial := newServerCertificate(t)
 	s.serial = serial
 	s.http.TLS = &tls.Config{
-		Certificates: []tls.Certificate{certificate},
-		ClientAuth:   tls.RequestClientCert,
-		NextProtos:   []string{"h2", "http/1.1"},
+		Certificates:       []tls.Certificate{certificate},
+		ClientAuth:         tls.RequestClientCert,
+		NextProtos:         []string{"h2", "http/1.1"},
+		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return s.config(), nil },
 	}
 	s.http.EnableHTTP2 = true
 	s.http.Config.ErrorLog = log.New(io.Discard, "", 0)
@@ -103,6 +105,25 @@ func newServerCertificate(t *testing.T) (tls.Certificate, *big.Int) {
 		t.Fatal(err)
 	}
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}, template.SerialNumber
+}
+
+// config is what a handshake goes by; nil: as usual.
+func (s *fakeServer) config() *tls.Config {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.other == nil {
+		return nil
+	}
+	c := s.http.TLS.Clone()
+	c.Certificates, c.GetConfigForClient = []tls.Certificate{*s.other}, nil
+	return c
+}
+
+// present has the server present another certificate; nil: its own.
+func (s *fakeServer) present(other *tls.Certificate) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.other = other
 }
 
 func (s *fakeServer) address() string { return s.http.Listener.Addr().String() }

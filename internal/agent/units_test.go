@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"io"
 	"maps"
 	"math"
 	"net/http"
@@ -213,6 +214,37 @@ func TestWatchdog(t *testing.T) { // G-23
 		time.Sleep(100 * time.Hour)
 		if len(barked) != 1 {
 			t.Error("it barks at a session that lasts")
+		}
+	})
+}
+
+// A server may be silent for as long as it likes, but for recordTimeout only once it has begun a record.
+func TestStallInTheMiddleOfARecord(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		from, server := io.Pipe()
+		late := make(chan struct{}, 1)
+		p := &pacedReader{from: from, idle: true, late: func() { late <- struct{}{} }}
+		defer p.rest()
+		for _, last := range []bool{false, true} {
+			time.Sleep(10 * recordTimeout) // of the bubble's clock
+			go func() { _, _ = server.Write([]byte{1, 2}) }() // ends with what is read next
+			for range 2 {
+				if _, err := p.Read(make([]byte, 1)); err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(recordTimeout/2 - time.Second)
+			}
+			if len(late) > 0 {
+				t.Fatal("it was cut before its time")
+			}
+			if !last {
+				p.rest() // the record was complete
+			}
+		}
+		time.Sleep(3 * time.Second)
+		synctest.Wait()
+		if len(late) != 1 {
+			t.Error("a record that does not end is waited for")
 		}
 	})
 }

@@ -72,3 +72,24 @@ func TestDeploymentKey(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// A file of which only the beginning was written installs nothing that was not signed.
+func TestHalfWrittenSignedService(t *testing.T) {
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	whole := signedBy(t, key, "good", nil)
+	c := &Config{Directory: dir, Settings: Settings{DeploymentKey: &key.PublicKey}}
+	for n := range len(whole) + 1 {
+		write(t, dir, "services/good", whole[:n])
+		services, problems := c.Services()
+		if got := len(services) == 1; got != (n == len(whole)) {
+			t.Errorf("%d of %d bytes: %v, %v", n, len(whole), services, problems)
+		}
+		if got := len(problems) == 1; got == (n < len(whole)) { // one is about textservices, which is not there
+			t.Errorf("%d of %d bytes: problems are %v", n, len(whole), problems)
+		}
+	}
+}
