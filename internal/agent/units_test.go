@@ -226,7 +226,7 @@ func TestStallInTheMiddleOfARecord(t *testing.T) {
 		p := &pacedReader{from: from, idle: true, late: func() { late <- struct{}{} }}
 		defer p.rest()
 		for _, last := range []bool{false, true} {
-			time.Sleep(10 * recordTimeout) // of the bubble's clock
+			time.Sleep(10 * recordTimeout)                    // of the bubble's clock
 			go func() { _, _ = server.Write([]byte{1, 2}) }() // ends with what is read next
 			for range 2 {
 				if _, err := p.Read(make([]byte, 1)); err != nil {
