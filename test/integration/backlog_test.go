@@ -45,6 +45,7 @@ func TestBackendAway(t *testing.T) {
 
 // What a service has no room for at once is tried again; each message is completed exactly once.
 func TestServiceOverload(t *testing.T) {
+	t.Parallel()
 	const count, perAgent = 10, 20
 	i := install(t, shape{servers: 2, site: func(s *harness.Site) {
 		for _, service := range s.Services.Services {

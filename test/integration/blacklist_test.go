@@ -21,6 +21,7 @@ const cloneTime = 20 * time.Second
 // A connected client that is blacklisted is told at once, takes a new key, and goes on under it. What waited for the old
 // identity is not delivered. (G-10)
 func TestBlacklistConnected(t *testing.T) {
+	t.Parallel()
 	i := install(t, shape{servers: 2, admins: 1, dsn: testmysql.NewDatabase(t)})
 	admin := i.admins[0].Client(t)
 	agent := startAgents(t, 1, agentConfig(t, i.servers[0].Target()))[0]
@@ -56,6 +57,7 @@ func TestBlacklistConnected(t *testing.T) {
 
 // A blacklisted client gets one rekey request and nothing else, however often it comes, until it obeys. (G-10)
 func TestBlacklistedGetsOnlyRekey(t *testing.T) {
+	t.Parallel()
 	i := install(t, shape{})
 	admin := i.admins[0].Client(t)
 	key := newKey(t)

@@ -24,6 +24,7 @@ const (
 // A broadcast for a label, with a limit of 150, to 200 connected clients on two servers: at once, exactly 150 get it,
 // each once, and no client without the label. (G-09, G-34, G-60)
 func TestBroadcastLimit(t *testing.T) {
+	t.Parallel()
 	i := install(t, shape{
 		servers: 2, dsn: testmysql.NewDatabase(t),
 		site: func(s *harness.Site) {
@@ -71,6 +72,7 @@ func TestBroadcastLimit(t *testing.T) {
 // An unlimited broadcast reaches everyone with the label: who is connected, who comes, who polls; once, also over a
 // reconnect.
 func TestBroadcastReachesAll(t *testing.T) {
+	t.Parallel()
 	i := install(t, shape{servers: 2, dsn: testmysql.NewDatabase(t), site: func(s *harness.Site) {
 		s.Services.BroadcastPollTime = durationpb.New(time.Second)
 	}})

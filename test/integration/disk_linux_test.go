@@ -135,6 +135,7 @@ func (i *installation) fill(t *testing.T, admin *harness.AdminClient, client *pe
 
 // A daemon whose database is read-only says so and ends.
 func TestReadOnlyDatabase(t *testing.T) {
+	t.Parallel()
 	place := mountDisk(t, largeDisk)
 	path := filepath.Join(string(place), "farspeak.db")
 	i := install(t, shape{site: func(s *harness.Site) { s.Components.SqliteDatabasePath = path }})

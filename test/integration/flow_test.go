@@ -89,6 +89,7 @@ func countEcho(t *testing.T, session *peer.Session, from int) int {
 
 // Many messages for a few busy clients all arrive, in spite of tokens that run out again and again.
 func TestBurst(t *testing.T) {
+	t.Parallel()
 	const count, perAgent = 10, 250
 	i := install(t, shape{site: func(s *harness.Site) {
 		s.Components.Farspeak.Server.SweepInterval = durationpb.New(time.Hour) // nothing is found by chance
@@ -127,6 +128,7 @@ func TestBurst(t *testing.T) {
 
 // Messages of the largest size pass in both directions, more of them than fit into one record.
 func TestLargeMessages(t *testing.T) {
+	t.Parallel()
 	const count = 12
 	text := strings.Repeat("x", 2<<20-1000)
 	i := install(t, shape{})

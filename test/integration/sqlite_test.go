@@ -46,6 +46,7 @@ func TestSharedSQLiteFile(t *testing.T) {
 
 // One components file serves all daemons of a machine.
 func TestOneComponentsFile(t *testing.T) {
+	t.Parallel()
 	site := harness.NewSite(t, programs)
 	i := &installation{Site: site, backend: harness.StartBackend(t)}
 	i.AddBackend("sink", i.backend)

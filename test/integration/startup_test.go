@@ -80,6 +80,7 @@ f5uO5+tKfA+eFivOM1drMV7Oy7ZAaDe/UfU=
 
 // Configuration files with mistakes are refused with file, line and field; --check_config does it without starting.
 func TestCheckConfig(t *testing.T) {
+	t.Parallel()
 	site := harness.NewSite(t, programs)
 	components := filepath.Join(site.Dir, "components.config")
 	services := filepath.Join(site.Dir, "services.config")

@@ -15,6 +15,7 @@ import (
 // connections and for requests, one MariaDB: a message given to any fs-admin reaches a client on any fs-server, and its
 // answer reaches the backend.
 func TestTwoTiers(t *testing.T) {
+	t.Parallel()
 	i := install(t, shape{
 		servers: 2, admins: 2, dsn: testmysql.NewDatabase(t),
 		server: func(_ int, config *componentspb.Config) { config.ProxyProtocol = true },
