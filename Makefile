@@ -3,14 +3,16 @@
 GO       ?= go
 VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 # What test and bench are about. The tests that take longest begin first, beside the others.
-PACKAGES ?= ./test/integration ./...
+PACKAGES ?= ./test/integration ./internal/store/storetest ./internal/server ./...
 
 # Where fs-client runs, besides the machine at hand.
 SYSTEMS := linux/arm64 windows/amd64 darwin/arm64
 
-# For test. Tests wait for processes and intervals more than they compute, so that more of them run than there are processors.
-TESTFLAGS ?=
+# For test. Tests wait for processes, disks and intervals more than they compute: this many packages run at a time, and this
+# many of each one's tests that may. They are vetted by lint.
+PROGRAMS  ?= 4
 PARALLEL  ?= 6
+TESTFLAGS ?=
 # For bench-micro: which benchmarks, how often, how long each.
 BENCH     ?= .
 COUNT     ?= 1
@@ -24,8 +26,8 @@ TOOL    := $(GO) tool -modfile=tools/go.mod
 LDFLAGS := -X github.com/farspeak/farspeak/internal/daemon/run.version=$(VERSION)
 # How programs are built. What looks at the source with the same flags finds it compiled.
 AS_BUILT := CGO_ENABLED=0 GOFLAGS=-trimpath
-# Compilers and checkers live briefly: with a fifth less of time where they collect less garbage.
-build examples vet cross staticcheck: export GOGC := 400
+# Compilers and checkers live briefly, and take a fifth less of time where they collect less garbage.
+build examples vet cross staticcheck drift vuln: export GOGC := 400
 GOBUILD  := $(AS_BUILT) $(GO) build -ldflags '$(LDFLAGS)'
 
 .DEFAULT_GOAL := help
@@ -56,7 +58,7 @@ deps: ## install the Debian packages that tests and lint need, where they are mi
 
 .PHONY: test
 test: deps ## run all tests with the race detector, on real databases and real processes
-	CGO_ENABLED=1 $(GO) test -race -vet=off -parallel $(PARALLEL) $(TESTFLAGS) $(PACKAGES)
+	CGO_ENABLED=1 $(GO) test -race -vet=off -p $(PROGRAMS) -parallel $(PARALLEL) $(TESTFLAGS) $(PACKAGES)
 
 .PHONY: fuzz
 fuzz: ## run each fuzz target for FUZZTIME (5s; at night 60s)
@@ -108,11 +110,11 @@ links: ## relative links in the documentation
 
 .PHONY: drift
 drift: ## fail if generated code is not what its .proto files say; needs protoc
-	scripts/drift.sh
+	$(AS_BUILT) scripts/drift.sh
 
 .PHONY: vuln
 vuln: ## known vulnerabilities in what is linked, where the database can be reached
-	scripts/vuln.sh
+	$(AS_BUILT) scripts/vuln.sh
 
 .PHONY: proto
 proto: ## generate Go code from all .proto files; needs protoc
