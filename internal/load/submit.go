@@ -127,28 +127,51 @@ func (s *submitter) openLoop(ctx context.Context, rate float64) {
 }
 
 // paced submits messages that are due at some distance from each other. When too many calls are under way they start
-// late, and their time counts from when they were due.
+// late, and their time counts from when they were due. Callers stay for the next message, with the stacks that calls need.
 func (s *submitter) paced(ctx context.Context, distance func() time.Duration) {
 	var calls sync.WaitGroup
 	defer calls.Wait()
-	slots := make(chan struct{}, maxInFlight)
-	timer := time.NewTimer(0)
-	defer timer.Stop()
+	callers, turn := 0, make(chan time.Time)
+	defer close(turn)
 	for due := time.Now(); ; due = due.Add(distance()) {
-		timer.Reset(time.Until(due))
-		select {
-		case <-ctx.Done():
+		if waitUntil(ctx, due) != nil {
 			return
-		case <-timer.C:
+		}
+		select {
+		case turn <- due: // one who has nothing to do takes it
+			continue
+		default:
+		}
+		if callers < maxInFlight {
+			callers++
+			calls.Go(func() { s.callAgain(ctx, due, turn) })
+			continue
 		}
 		select {
 		case <-ctx.Done():
 			return
-		case slots <- struct{}{}:
+		case turn <- due:
 		}
-		calls.Go(func() {
-			s.submit(context.WithoutCancel(ctx), due)
-			<-slots
-		})
+	}
+}
+
+// exactly is how much of a wait is spent where no context ends it.
+const exactly = 10 * time.Millisecond
+
+// waitUntil waits for a time, unless the context ends before. What it is late counts as latency of a message.
+func waitUntil(ctx context.Context, t time.Time) error {
+	if long := time.Until(t) - exactly; long > 0 {
+		if err := pause(ctx, long); err != nil {
+			return err
+		}
+	}
+	sleepUntil(t)
+	return ctx.Err()
+}
+
+// callAgain submits a message that is due, and then those whose turn comes.
+func (s *submitter) callAgain(ctx context.Context, due time.Time, turn <-chan time.Time) {
+	for open := true; open; due, open = <-turn {
+		s.submit(context.WithoutCancel(ctx), due)
 	}
 }
