@@ -15,7 +15,9 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"sync/atomic"
 	"syscall"
+	"time"
 )
 
 // ErrClosed says that the Poller was closed.
@@ -39,10 +41,15 @@ type Conn struct {
 	net.Conn
 	raw syscall.RawConn
 
+	patience atomic.Int64 // of writes: a time.Duration, 0 when there is no bound, or waiting
+
 	// Owned by the reader.
 	probing bool
 	watcher *Poller // that knows the descriptor, which the kernel forgets when it is closed
 }
+
+// waiting is the patience of a connection once a write had to wait: its deadline runs.
+const waiting = -1
 
 // Listener hands out connections as *Conn, where that is possible.
 type Listener struct{ net.Listener }
@@ -97,6 +104,33 @@ func (c *Conn) Read(p []byte) (int, error) {
 		return c.Conn.Read(p)
 	}
 	return c.readNow(p)
+}
+
+// BoundWrites bounds the writes that follow: how long they may wait for the peer, all together. 0 ends that. Unlike a deadline,
+// which is a timer, it costs nothing when no write has to wait. It belongs to the writing goroutine.
+func (c *Conn) BoundWrites(within time.Duration) error {
+	if c.patience.Swap(int64(within)) != waiting {
+		return nil
+	}
+	return c.Conn.SetWriteDeadline(time.Time{})
+}
+
+// Write writes all of p. It waits as long as BoundWrites allows.
+func (c *Conn) Write(p []byte) (int, error) {
+	patience := time.Duration(c.patience.Load())
+	if patience <= 0 {
+		return c.Conn.Write(p)
+	}
+	written, err := c.writeNow(p)
+	if written == len(p) || err != nil && !errors.Is(err, WouldBlock) {
+		return written, err
+	}
+	c.patience.Store(waiting)
+	if err := c.Conn.SetWriteDeadline(time.Now().Add(patience)); err != nil {
+		return written, err
+	}
+	n, err := c.Conn.Write(p[written:])
+	return written + n, err
 }
 
 // NetConn is the connection below.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"os"
 	"testing"
 	"time"
 
@@ -136,5 +137,94 @@ func TestBlockingRead(t *testing.T) {
 	buffer := make([]byte, 5)
 	if _, err := io.ReadFull(accepted, buffer); err != nil || string(buffer) != "hello" {
 		t.Errorf("read %q, %v", buffer, err)
+	}
+}
+
+// more is more than the buffers of both sockets take.
+const more = 32 << 20
+
+// A peer that does not read ends a write that is bounded, when the time is up and not before.
+func TestBoundedWriteEnds(t *testing.T) {
+	accepted, _ := pair(t)
+	const bound = 20 * time.Millisecond
+	if err := accepted.BoundWrites(bound); err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	n, err := accepted.Write(make([]byte, more))
+	if !errors.Is(err, os.ErrDeadlineExceeded) || n == 0 || n == more {
+		t.Errorf("wrote %d bytes, %v; want some, and the deadline", n, err)
+	}
+	if waited := time.Since(began); waited < bound {
+		t.Errorf("gave up after %v", waited)
+	}
+	if n, err := accepted.Write([]byte("x")); n != 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("the bound is for all writes together; the second wrote %d bytes, %v", n, err)
+	}
+}
+
+// A write that has to wait goes on when the peer reads, and its bound ends with it.
+func TestBoundedWriteWaits(t *testing.T) {
+	accepted, dialed := pair(t)
+	for range 2 {
+		read := make(chan error, 1)
+		go func() {
+			_, err := io.CopyN(io.Discard, dialed, more)
+			read <- err
+		}()
+		if err := accepted.BoundWrites(patience); err != nil {
+			t.Fatal(err)
+		}
+		if n, err := accepted.Write(make([]byte, more)); n != more || err != nil {
+			t.Fatalf("wrote %d bytes, %v", n, err)
+		}
+		if err := <-read; err != nil {
+			t.Fatal(err)
+		}
+		if err := accepted.BoundWrites(time.Nanosecond); err != nil { // nobody waits, so nothing ends
+			t.Fatal(err)
+		}
+		if err := accepted.BoundWrites(0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := accepted.Write([]byte("x")); err != nil {
+		t.Errorf("writing without a bound: %v", err)
+	}
+}
+
+// Shutting down ends a write that waits.
+func TestShutdownEndsAWrite(t *testing.T) {
+	accepted, _ := pair(t)
+	if err := accepted.BoundWrites(time.Hour); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() {
+		_, err := accepted.Write(make([]byte, more))
+		done <- err
+	}()
+	if err := accepted.Shutdown(); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-done; err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("writing to a connection that is shut down: %v", err)
+	}
+}
+
+// More connections wake at once than one look at them takes.
+func TestEveryConnectionWakes(t *testing.T) {
+	p := newPoller(t)
+	const connections = 300 // more than one wake-up takes
+	var woken []<-chan struct{}
+	for range connections {
+		accepted, dialed := pair(t)
+		if _, err := dialed.Write([]byte("x")); err != nil {
+			t.Fatal(err)
+		}
+		woken = append(woken, arm(t, p, accepted))
+	}
+	for _, w := range woken {
+		await(t, w)
 	}
 }

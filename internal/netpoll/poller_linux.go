@@ -142,10 +142,24 @@ func (c *Conn) readNow(p []byte) (n int, err error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
+	n, err = now("read", c.raw.Read, func(fd int) (int, error) { return unix.Read(fd, p) })
+	if n == 0 && err == nil {
+		err = io.EOF
+	}
+	return n, err
+}
+
+// writeNow writes what there is room for.
+func (c *Conn) writeNow(p []byte) (n int, err error) {
+	return now("write", c.raw.Write, func(fd int) (int, error) { return unix.Write(fd, p) })
+}
+
+// now does a system call that moves bytes, once, and does not wait: it returns WouldBlock when there is nothing to move.
+func now(name string, locked func(func(fd uintptr) bool) error, call func(fd int) (int, error)) (n int, err error) {
 	var failed error
-	err = c.raw.Read(func(fd uintptr) bool {
+	err = locked(func(fd uintptr) bool {
 		for {
-			n, failed = unix.Read(int(fd), p)
+			n, failed = call(int(fd))
 			if !errors.Is(failed, unix.EINTR) {
 				return true // whatever came of it: no waiting here
 			}
@@ -157,9 +171,7 @@ func (c *Conn) readNow(p []byte) (n int, err error) {
 	case errors.Is(failed, unix.EAGAIN):
 		return 0, WouldBlock
 	case failed != nil:
-		return 0, fmt.Errorf("netpoll: read: %w", failed)
-	case n == 0:
-		return 0, io.EOF
+		return 0, fmt.Errorf("netpoll: %s: %w", name, failed)
 	}
 	return n, nil
 }

@@ -149,8 +149,8 @@ func (a *testAgent) open(raw []byte) *testStream {
 	return a.openEncoded("", raw)
 }
 
-// openEncoded is open with a Content-Encoding.
-func (a *testAgent) openEncoded(encoding string, raw []byte) *testStream {
+// dial returns a new connection for HTTP/1.1.
+func (a *testAgent) dial() net.Conn {
 	a.t.Helper()
 	conn, err := tls.Dial("tcp", a.address, a.tls("http/1.1"))
 	if err != nil {
@@ -160,6 +160,13 @@ func (a *testAgent) openEncoded(encoding string, raw []byte) *testStream {
 	if err := conn.SetDeadline(time.Now().Add(ioTimeout)); err != nil {
 		a.t.Fatal(err)
 	}
+	return conn
+}
+
+// openEncoded is open with a Content-Encoding.
+func (a *testAgent) openEncoded(encoding string, raw []byte) *testStream {
+	a.t.Helper()
+	conn := a.dial()
 	header := "POST /streaming-message HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n"
 	if encoding != "" {
 		header += "Content-Encoding: " + encoding + "\r\n"

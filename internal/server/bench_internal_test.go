@@ -20,16 +20,17 @@ import (
 // deaf is a stream whose peer takes everything and says nothing.
 type deaf struct{}
 
-func (deaf) Read([]byte) (int, error)         { select {} }
-func (deaf) SetReadDeadline(time.Time) error  { return nil }
-func (deaf) park(func()) bool                 { return false }
-func (deaf) start()                           {}
-func (deaf) Write(p []byte) (int, error)      { return len(p), nil }
-func (deaf) SetWriteDeadline(time.Time) error { return nil }
-func (deaf) refuse(*refusal)                  {}
-func (deaf) finish()                          {}
-func (deaf) abort()                           {}
-func (deaf) close()                           {}
+func (deaf) Read([]byte) (int, error)        { select {} }
+func (deaf) SetReadDeadline(time.Time) error { return nil }
+func (deaf) ready() bool                     { return false }
+func (deaf) park(func()) bool                { return false }
+func (deaf) start()                          {}
+func (deaf) Write(p []byte) (int, error)     { return len(p), nil }
+func (deaf) BoundWrites(time.Duration) error { return nil }
+func (deaf) refuse(*refusal)                 {}
+func (deaf) finish()                         {}
+func (deaf) abort()                          {}
+func (deaf) close()                          {}
 
 type noServices struct{}
 

@@ -50,6 +50,10 @@ type http1Stream struct {
 	socket *netpoll.Conn // below conn; nil when the connection cannot be waited for
 	idle   *idlePoller   // waits for socket
 
+	// Owned by the reading side.
+	ahead bool // net/http had read a part of the body, which may not be used up yet
+	woken bool // the poller called, and what it was for was not read yet
+
 	// Owned by the writing side.
 	header           string // still to be sent before the first chunk
 	started, refused bool
@@ -79,7 +83,7 @@ func hijack(w http.ResponseWriter, r *http.Request, idle *idlePoller, promised t
 	if !chunked {
 		s.left = length
 	}
-	s.buffer = bufferAfter(bytes.Clone(ahead), conn)
+	s.buffer, s.ahead = bufferAfter(bytes.Clone(ahead), conn), len(ahead) > 0
 	return s, nil
 }
 
@@ -147,8 +151,14 @@ func (s *http1Stream) refuse(r *refusal) {
 		"Content-Length: %d\r\n\r\n%s\n", r.status, http.StatusText(r.status), retry, len(r.text)+1, r.text)
 }
 
-func (s *http1Stream) SetReadDeadline(t time.Time) error  { return s.conn.SetReadDeadline(t) }
-func (s *http1Stream) SetWriteDeadline(t time.Time) error { return s.conn.SetWriteDeadline(t) }
+func (s *http1Stream) SetReadDeadline(t time.Time) error { return s.conn.SetReadDeadline(t) }
+
+func (s *http1Stream) BoundWrites(within time.Duration) error {
+	if s.socket != nil {
+		return s.socket.BoundWrites(within)
+	}
+	return s.conn.SetWriteDeadline(deadlineIn(within))
+}
 
 func (s *http1Stream) finish() {
 	switch {

@@ -52,9 +52,18 @@ func (s *http2Stream) SetReadDeadline(t time.Time) error {
 	return s.unlessAborted(func() error { return s.control.SetReadDeadline(t) })
 }
 
-// SetWriteDeadline does the same. Here a deadline that passes resets the stream, whether anything is written or not.
-func (s *http2Stream) SetWriteDeadline(t time.Time) error {
-	return s.unlessAborted(func() error { return s.control.SetWriteDeadline(t) })
+// BoundWrites does the same with the deadline of writes. Here one that passes resets the stream, whether anything is written or
+// not.
+func (s *http2Stream) BoundWrites(within time.Duration) error {
+	return s.unlessAborted(func() error { return s.control.SetWriteDeadline(deadlineIn(within)) })
+}
+
+// deadlineIn is the deadline of what may take that long; none for 0.
+func deadlineIn(within time.Duration) time.Time {
+	if within == 0 {
+		return time.Time{}
+	}
+	return time.Now().Add(within)
 }
 
 func (s *http2Stream) unlessAborted(set func() error) error {
@@ -78,6 +87,9 @@ func (s *http2Stream) abort() {
 	_ = s.control.SetReadDeadline(past) // neither fails on HTTP/2
 	_ = s.control.SetWriteDeadline(past)
 }
+
+// ready is not known.
+func (s *http2Stream) ready() bool { return false }
 
 // park does not: the library's goroutines are there in any case.
 func (s *http2Stream) park(func()) bool { return false }

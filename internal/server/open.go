@@ -126,9 +126,7 @@ func (n *session) refuse(err error, o *pollObservation) {
 
 // openRecords makes the record reader of a stream and checks the magic.
 func (s *Server) openRecords(source *pacedReader, encoding wire.Encoding, memory wire.Memory) (*wire.RecordReader, error) {
-	if err := source.stream.SetReadDeadline(time.Now().Add(firstByteTimeout)); err != nil {
-		return nil, fmt.Errorf("%w: %w", errPeerGone, err)
-	}
+	source.expect(time.Now().Add(firstByteTimeout))
 	body, err := wire.NewBody(source, encoding)
 	if err != nil {
 		return nil, bodyRefusal(err)

@@ -56,52 +56,72 @@ const (
 
 // pacedReader gives a record its deadlines from its first byte on, and none to the silence between records: an idle session
 // has no timer. It belongs to the reading goroutine.
+//
+// A deadline is a timer, so the stream is told of it only before a read that may wait. Most records have arrived as a whole
+// when they are begun to be read, and end without.
 type pacedReader struct {
-	stream stream
-	pace   pace
-	pacing pacing
+	stream   stream
+	pace     pace
+	pacing   pacing
+	deadline time.Time // that reads have; zero: none
+	told     bool      // the stream knows of it
+	running  bool      // the stream has a deadline, this one or one before it
 }
 
 // Read reads from the stream. Whoever waits for a record asks for one byte: the first of its length, or of a compressed
 // piece. A larger read while idle is for a piece that has begun, and is in a decompressor in part.
 func (p *pacedReader) Read(b []byte) (int, error) {
 	if p.pace == paceIdle && len(b) > 1 {
-		if err := p.begin(); err != nil {
+		p.begin()
+	}
+	if !p.stream.ready() {
+		if err := p.tell(); err != nil {
 			return 0, err
 		}
 	}
 	n, err := p.stream.Read(b)
 	if p.pace != paceRecord && n > 0 {
-		if deadlineErr := p.begin(); err == nil {
-			err = deadlineErr
-		}
+		p.begin()
 	}
 	return n, err
 }
 
-func (p *pacedReader) begin() error {
+func (p *pacedReader) begin() {
 	p.pace = paceRecord
-	return p.stream.SetReadDeadline(p.pacing.begin())
+	p.expect(p.pacing.begin())
 }
 
-// rest ends a record.
+// expect gives the reads that follow a deadline.
+func (p *pacedReader) expect(deadline time.Time) {
+	p.deadline = deadline
+	p.told = deadline.IsZero() && !p.running
+}
+
+// tell tells the stream of the deadline.
+func (p *pacedReader) tell() error {
+	if p.told {
+		return nil
+	}
+	p.told, p.running = true, !p.deadline.IsZero()
+	return p.stream.SetReadDeadline(p.deadline)
+}
+
+// rest ends a record. No deadline runs after it.
 func (p *pacedReader) rest() error {
 	p.pace = paceIdle
-	return p.stream.SetReadDeadline(time.Time{})
+	p.expect(time.Time{})
+	return p.tell()
 }
 
 // decoded notes what came out of the stream. A record may begin without a read from below: when its first bytes were
 // compressed together with the record before it.
-func (p *pacedReader) decoded(n int) error {
+func (p *pacedReader) decoded(n int) {
 	if p.pace == paceIdle {
-		if err := p.begin(); err != nil {
-			return err
-		}
+		p.begin()
 	}
 	if deadline, step := p.pacing.took(n); step {
-		return p.stream.SetReadDeadline(deadline)
+		p.expect(deadline)
 	}
-	return nil
 }
 
 // pacedBody is what a pacedReader's bytes decode to.
@@ -113,9 +133,7 @@ type pacedBody struct {
 func (b pacedBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
 	if n > 0 {
-		if deadlineErr := b.below.decoded(n); err == nil {
-			err = deadlineErr
-		}
+		b.below.decoded(n)
 	}
 	return n, err
 }

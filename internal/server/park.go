@@ -26,6 +26,12 @@ func (s *http1Stream) Read(p []byte) (int, error) {
 	return s.body.Read(p)
 }
 
+// ready says whether Read has something to return without waiting for the peer.
+func (s *http1Stream) ready() bool {
+	s.takeBuffer()
+	return s.body.ready()
+}
+
 func (s *http1Stream) takeBuffer() {
 	if s.buffer == nil {
 		s.buffer = readBuffers.Get().(*bufio.Reader)
@@ -38,17 +44,30 @@ func (s *http1Stream) park(resume func()) bool {
 	if s.socket == nil {
 		return false
 	}
-	s.takeBuffer()
 	for !s.ready() {
+		if s.drained() { // the poller, armed, sees for itself whether more has arrived
+			return s.arm(resume)
+		}
 		switch err := s.fill(); {
 		case err == nil:
+			s.woken = false
 		case errors.Is(err, netpoll.WouldBlock):
+			s.ahead = false
 			return s.arm(resume)
 		default:
 			s.err = noEOF(err)
 		}
 	}
 	return false
+}
+
+// drained says that there is nothing to read outside of the socket, and no word that there is something inside.
+func (s *http1Stream) drained() bool {
+	if s.ahead || s.woken || s.buffer.Buffered() > 0 {
+		return false
+	}
+	secured, ok := s.conn.(*tls.Conn)
+	return !ok || tlsidle.Drained(secured)
 }
 
 // fill reads what has arrived, and waits for nothing. TLS takes WouldBlock for a timeout, and goes on after it.
@@ -69,6 +88,7 @@ func (s *http1Stream) arm(resume func()) bool {
 	if secured, ok := s.conn.(*tls.Conn); ok {
 		tlsidle.Shrink(secured)
 	}
+	s.woken = true // once it is armed, the stream is not ours any more
 	if err := s.idle.arm(s.socket, resume); err != nil {
 		glog.V(1).Infof("a session waits in its goroutine: %v", err)
 		return false

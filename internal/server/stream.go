@@ -14,6 +14,8 @@ import (
 type stream interface {
 	io.Reader
 	SetReadDeadline(time.Time) error
+	// ready says that the next Read does not wait for the peer. False may also mean that this transport cannot tell.
+	ready() bool
 	// park gives the goroutine of the reader up while nothing arrives. When it returns true, resume is called once there is
 	// something, or the end, and the reading side belongs to whoever resume starts; the caller must not touch the session
 	// any more. False means that Read has something, or that this transport can only wait in Read.
@@ -23,8 +25,8 @@ type stream interface {
 	start()
 	// Write sends p at once. p is not kept.
 	io.Writer
-	// SetWriteDeadline bounds the writes that follow. The zero time means that none is under way.
-	SetWriteDeadline(time.Time) error
+	// BoundWrites bounds how long the writes that follow may wait for the peer. 0 means that none is under way.
+	BoundWrites(time.Duration) error
 	// refuse answers instead of start.
 	refuse(*refusal)
 	// finish ends the answer in order. Nothing is read or written after it.

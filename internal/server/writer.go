@@ -22,7 +22,7 @@ const flagRecord = 16
 // errSilent says that a session takes no more of what was to be written.
 var errSilent = errors.New("the session takes no more messages")
 
-// write sends one record under a deadline that fits its size, unless the session does not want it any more. That is asked
+// write sends one record in a time that fits its size, unless the session does not want it any more. That is asked
 // last of all, so that nothing follows a done_sending.
 func (n *session) write(record []byte, wanted func() bool) error {
 	n.writing.Lock()
@@ -30,14 +30,13 @@ func (n *session) write(record []byte, wanted func() bool) error {
 	if n.closed || !wanted() {
 		return errSilent
 	}
-	deadline := time.Now().Add(pushTimeout + time.Duration(len(record)/pushRate)*time.Second)
-	if err := n.stream.SetWriteDeadline(deadline); err != nil {
+	if err := n.stream.BoundWrites(pushTimeout + time.Duration(len(record)/pushRate)*time.Second); err != nil {
 		return err
 	}
 	if _, err := n.stream.Write(record); err != nil {
 		return fmt.Errorf("writing to the client: %w", err)
 	}
-	_ = n.stream.SetWriteDeadline(time.Time{}) // the record is out; whoever cut the stream meanwhile wins
+	_ = n.stream.BoundWrites(0) // the record is out; whoever cut the stream meanwhile wins
 	return nil
 }
 

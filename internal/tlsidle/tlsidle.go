@@ -1,4 +1,4 @@
-// Package tlsidle makes a TLS connection small while it waits.
+// Package tlsidle makes a TLS connection small while it waits, and says whether it has to wait.
 //
 // A connection of crypto/tls keeps for its life what only its handshake needed: the buffers into which the peer's messages
 // were read, the peer's certificate in parsed form, the secrets that further keys could be derived from. Of a server with
@@ -6,7 +6,8 @@
 // into tls.Conn.
 //
 // It does so with care: the fields are found by name and checked by type. When one of them is not what this package knows,
-// Shrink does nothing, which costs memory and breaks nothing; a test fails then, so that a new version of Go is noticed.
+// Shrink does nothing and Drained knows nothing, which costs memory and time and breaks nothing; a test fails then, so that a
+// new version of Go is noticed.
 package tlsidle
 
 import (
@@ -19,16 +20,18 @@ import (
 	"unsafe"
 )
 
-// The fields of tls.Conn that Shrink looks at, and whether all of them are known. Conn's own comments say who owns them:
-// handshaken is atomic; the next three belong to the reader; the others do not change after the handshake.
+// The fields of tls.Conn that are looked at, and whether all of them are known. Conn's own comments say who owns them:
+// handshaken is atomic; the next four belong to the reader; the others do not change after the handshake.
 var (
 	handshaken     = fieldOf[atomic.Bool]("isHandshakeComplete")
 	input          = fieldOf[bytes.Reader]("input") // what was decrypted and not read yet, in rawInput's memory
 	rawInput       = fieldOf[bytes.Buffer]("rawInput")
 	hand           = fieldOf[bytes.Buffer]("hand") // handshake messages that were not handled yet
+	failure        = fieldOf[error]("in", "err")   // what ended the reading
 	certificates   = fieldOf[[]*x509.Certificate]("peerCertificates")
 	exportMaterial = fieldOf[func(string, []byte, int) ([]byte, error)]("ekm")
-	allFieldsKnown = handshaken.known && input.known && rawInput.known && hand.known && certificates.known && exportMaterial.known
+	allFieldsKnown = handshaken.known && input.known && rawInput.known && hand.known && failure.known &&
+		certificates.known && exportMaterial.known
 	errShrunk      = errors.New("tlsidle: this connection exports no keying material any more")
 	exportNoLonger = func(string, []byte, int) ([]byte, error) { return nil, errShrunk }
 )
@@ -50,6 +53,13 @@ func Shrink(c *tls.Conn) {
 	*exportMaterial.of(c) = exportNoLonger
 }
 
+// Drained says that Read of c would read from the connection below: c holds nothing that it has read from there and not handed
+// on yet, no part of a record and no error. It belongs to the reader of c. False may also mean that it cannot be known.
+func Drained(c *tls.Conn) bool {
+	return allFieldsKnown && handshaken.of(c).Load() &&
+		input.of(c).Len() == 0 && rawInput.of(c).Len() == 0 && hand.of(c).Len() == 0 && *failure.of(c) == nil
+}
+
 // release gives up the memory of a buffer that is empty.
 func release(b *bytes.Buffer) {
 	if b.Len() == 0 {
@@ -63,9 +73,20 @@ type field[T any] struct {
 	known  bool // there is one of that name and type
 }
 
-func fieldOf[T any](name string) field[T] {
-	f, found := reflect.TypeFor[tls.Conn]().FieldByName(name)
-	return field[T]{offset: f.Offset, known: found && f.Type == reflect.TypeFor[T]()}
+// fieldOf finds a field by its name, or by the names of the structs that it is in and its own.
+func fieldOf[T any](path ...string) field[T] {
+	within, offset := reflect.TypeFor[tls.Conn](), uintptr(0)
+	for _, name := range path {
+		if within.Kind() != reflect.Struct {
+			return field[T]{}
+		}
+		f, found := within.FieldByName(name)
+		if !found {
+			return field[T]{}
+		}
+		within, offset = f.Type, offset+f.Offset
+	}
+	return field[T]{offset: offset, known: within == reflect.TypeFor[T]()}
 }
 
 // of is only for known fields.

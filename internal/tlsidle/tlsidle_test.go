@@ -6,15 +6,19 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"io"
 	"math/big"
 	"net"
+	"os"
 	"runtime"
 	"testing"
 	"time"
 
 	"github.com/farspeak/farspeak/internal/tlsidle"
 )
+
+const patience = 10 * time.Second
 
 // pair returns both ends of a TLS connection after its handshake, with a certificate at each of them.
 func pair(t testing.TB, version uint16) (server, client *tls.Conn) {
@@ -183,4 +187,63 @@ func liveHeap() int64 {
 	}
 	runtime.ReadMemStats(&stats)
 	return int64(stats.HeapAlloc)
+}
+
+// A connection is drained when all that came was read: whole records, parts of them, and the peer's goodbye.
+func TestDrained(t *testing.T) {
+	for name, version := range versions {
+		t.Run(name, func(t *testing.T) {
+			server, client := pair(t, version)
+			drained := func(want bool, when string) {
+				t.Helper()
+				if got := tlsidle.Drained(server); got != want {
+					t.Errorf("drained: %v %s, want %v", got, when, want)
+				}
+			}
+			drained(true, "after the handshake")
+			for _, size := range []int{2, 5_000} {
+				echo(t, server, client, size)
+				drained(true, "when all was read")
+			}
+			go func() { _, _ = client.Write([]byte("ab")) }()
+			for _, left := range []string{"b", ""} {
+				if _, err := io.ReadFull(server, make([]byte, 1)); err != nil {
+					t.Fatal(err)
+				}
+				drained(left == "", "with "+left+" unread")
+			}
+			go func() { _ = client.CloseWrite() }()
+			if n, err := server.Read(make([]byte, 1)); n != 0 || err != io.EOF {
+				t.Fatalf("read %d bytes, %v", n, err)
+			}
+			drained(false, "after the end")
+		})
+	}
+}
+
+// A record that came in part is not drained.
+func TestPartOfARecordIsNotDrained(t *testing.T) {
+	server, client := pair(t, tls.VersionTLS13)
+	go func() { _, _ = client.NetConn().Write([]byte{23, 3, 3}) }()
+	for began := time.Now(); tlsidle.Drained(server) && time.Since(began) < patience; {
+		// Nothing tells when the three bytes are there, so the read gives up now and then.
+		if err := server.SetReadDeadline(time.Now().Add(10 * time.Millisecond)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := server.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Fatalf("reading a part of a record: %v", err)
+		}
+	}
+	if tlsidle.Drained(server) {
+		t.Error("the part of a record is not seen")
+	}
+}
+
+// Before its handshake nothing is known of a connection.
+func TestDrainedBeforeTheHandshake(t *testing.T) {
+	pairAfter(t, tls.VersionTLS13, func(server *tls.Conn) {
+		if tlsidle.Drained(server) {
+			t.Error("a connection is drained before its handshake")
+		}
+	})
 }
