@@ -9,17 +9,17 @@ import (
 )
 
 const (
-	// insertLone looks up a row each in PRIMARY of clients, in PRIMARY of message_results and in by_message. The three looks
-	// are at one state of the database, that at the beginning of the statement. In every such state a message that was
-	// inserted before is either pending or completed: one transaction takes it from the one table and puts it into the
-	// other. A look for the result alone would not do: a message that is just being completed shows none yet, and is not
-	// pending any more when the statement gets the lock of its row.
+	// insertLone looks up a row each in PRIMARY of clients, in by_message and in PRIMARY of message_results. In every state
+	// of the database a message that was inserted before is either pending or completed: one transaction takes it from the
+	// one table and puts it into the other. The statement sees one such state, that at its beginning; where it saw two, it
+	// would have to look for the result last, as it does. A look for the result alone would not do: a message that is just
+	// being completed shows none yet, and is not pending any more when the statement gets the lock of its row.
 	insertLone = `INSERT INTO client_messages (client_id, seq, message_id, due_us, attempts, kind, service, message_type,
 		creation_seconds, creation_nanos, size, header, data)
 		SELECT c.client_id, CASE WHEN {now} > ? THEN {now} ELSE ? END, ?, {now}, 0, ?, ?, ?, ?, ?, ?, ?, ?
 		FROM clients AS c {index PRIMARY} WHERE c.client_id = ?
-		AND NOT EXISTS (SELECT 1 FROM message_results AS r {index PRIMARY} WHERE r.message_id = ?)
-		AND NOT EXISTS (SELECT 1 FROM client_messages AS p {index by_message} WHERE p.message_id = ?) {ignore message_id}`
+		AND NOT EXISTS (SELECT 1 FROM client_messages AS p {index by_message} WHERE p.message_id = ?)
+		AND NOT EXISTS (SELECT 1 FROM message_results AS r {index PRIMARY} WHERE r.message_id = ?) {ignore message_id}`
 
 	// maxLone is the size in bytes up to which a message goes this way: the database makes a copy of the row.
 	maxLone = 16 << 10
