@@ -62,6 +62,21 @@ func TestOpenLoop(t *testing.T) {
 	}
 }
 
+// TestWaits: nobody is early, and a long wait ends with its context.
+func TestWaits(t *testing.T) {
+	for _, wait := range []time.Duration{-time.Second, 0, 2 * time.Millisecond, exactly + 2*time.Millisecond} {
+		until := time.Now().Add(wait)
+		if err := waitUntil(t.Context(), until); err != nil || time.Now().Before(until) {
+			t.Errorf("a wait of %v ended %v before its time: %v", wait, time.Until(until), err)
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	time.AfterFunc(time.Millisecond, cancel)
+	if err := waitUntil(ctx, time.Now().Add(time.Hour)); !errors.Is(err, context.Canceled) {
+		t.Errorf("a wait of an hour ended with %v", err)
+	}
+}
+
 // TestClosedLoop: callers stop at a number of messages; refusals are told by their reason.
 func TestClosedLoop(t *testing.T) {
 	var calls atomic.Int64
