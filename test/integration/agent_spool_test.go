@@ -102,8 +102,9 @@ func startCounting(t *testing.T, dsn, kind string) *counting {
 		s.AddProcessor(numbersService, c.arrived.take).MaxParallelism = 1 // with more they overtake each other in the backend
 	}})
 	c.ledger = filepath.Join(c.Dir, "ledger")
+	c.arrived.file = arrivedFile(c.ledger)
 	self, err := os.Executable()
-	if err != nil {
+	if err = errors.Join(err, os.WriteFile(c.arrived.file, nil, 0o600)); err != nil {
 		t.Fatal(err)
 	}
 	argv := []string{self, numbersFlag, kind, c.ledger}
