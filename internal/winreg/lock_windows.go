@@ -67,5 +67,9 @@ func ownedByUs(handle windows.Handle) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	return owner.IsWellKnown(windows.WinBuiltinAdministratorsSid) || owner.IsWellKnown(windows.WinLocalSystemSid), nil
+	return trusted(owner), nil
+}
+
+func trusted(owner *windows.SID) bool {
+	return owner.IsWellKnown(windows.WinBuiltinAdministratorsSid) || owner.IsWellKnown(windows.WinLocalSystemSid)
 }
