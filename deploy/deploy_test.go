@@ -163,7 +163,7 @@ func TestCommunicatorSampleIsTheDefault(t *testing.T) {
 	if faults := textpb.Parse("communicator.txt", []byte(read(t, "config/communicator.txt")), &pb).Faults(); len(faults) > 0 {
 		t.Fatal(faults)
 	}
-	c, err := agentconfig.ReadCommunicator("config")
+	c, err := (&agentconfig.Config{Directory: "config"}).Communicator()
 	if err != nil || c != agentconfig.DefaultCommunicator() {
 		t.Errorf("%+v, %v", c, err)
 	}
