@@ -119,7 +119,7 @@ func TestAttachedDaemon(t *testing.T) {
 	os.Stdout = w
 	t.Cleanup(func() { os.Stdout = before })
 	d := newDesk()
-	config := &daemonpb.Config{Argv: argv(t, "print", "100"), StdParams: &daemonpb.Config_StdParams{ServiceName: "out"}}
+	config := &daemonpb.Config{Argv: argv(t, "print", "100", "stay"), StdParams: &daemonpb.Config_StdParams{ServiceName: "out"}}
 	svc, err := service.NewAttachedDaemonWith(service.Spec{Name: "walrus", Host: d, Config: pack(t, config)}, service.Timing{})
 	if err != nil {
 		t.Fatal(err)
