@@ -20,10 +20,13 @@ const (
 	fetchBatch    = 128
 	fetchQueue    = 1 << 17
 	attemptBatch  = 256
-	fetchWorkers  = 2
 	lookupWorkers = 2
 	flushTimeout  = 15 * time.Second
 )
+
+// fetchTimeout bounds one question of the fetcher. There is one fetcher, because a question for many clients costs the
+// database little more than one for a single client: a second fetcher would take the first mark of each wave for itself.
+const fetchTimeout = 15 * time.Second
 
 // startBatchers makes the batchers: from here on, closeBatchers has to be called.
 func (s *Server) startBatchers() error {
@@ -37,8 +40,8 @@ func (s *Server) startBatchers() error {
 		Split: worthSplitting, Timeout: contactTimeout, Registerer: s.cfg.Registerer,
 	})
 	s.fetches, errs[2] = batch.New(batch.Config[fetchTurn, *store.DueMessages]{
-		Name: "fetches", Run: s.fetch, MaxItems: fetchBatch, Workers: fetchWorkers, Queue: fetchQueue,
-		Split: worthSplitting, Registerer: s.cfg.Registerer,
+		Name: "fetches", Run: s.fetch, MaxItems: fetchBatch, Queue: fetchQueue,
+		Split: worthSplitting, Timeout: fetchTimeout, Registerer: s.cfg.Registerer,
 	})
 	s.attempts, errs[3] = batch.New(batch.Config[[]store.MessageRef, struct{}]{
 		Name: "attempts", Run: s.writeAttempts, MaxItems: attemptBatch,

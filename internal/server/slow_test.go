@@ -50,10 +50,10 @@ func netConn(c net.Conn) net.Conn {
 	return c
 }
 
-// Clients that stopped reading hold up neither the others nor the fetchers, of which there are fewer.
+// Clients that stopped reading hold up neither the others nor the fetcher.
 func TestStuckClientsHoldUpNobody(t *testing.T) {
 	f := start(t)
-	for range 3 { // one more than there are fetchers
+	for range 3 {
 		f.stuck(t)
 	}
 	var others sync.WaitGroup
