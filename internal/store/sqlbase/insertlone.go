@@ -2,7 +2,6 @@ package sqlbase
 
 import (
 	"context"
-	"time"
 
 	"github.com/farspeak/farspeak/internal/identity"
 	"github.com/farspeak/farspeak/internal/store"
@@ -38,7 +37,7 @@ func (s *Store) insertLone(ctx context.Context, p *pending) (outcome store.Inser
 	if err != nil || full[p.client] {
 		return outcome, false, err
 	}
-	began, least := time.Now(), s.sequence.next()
+	least := s.sequence.next()
 	look := s.lookUpTarget(ctx, p)
 	defer look.wait()
 	var inserted int64
@@ -52,8 +51,9 @@ func (s *Store) insertLone(ctx context.Context, p *pending) (outcome store.Inser
 	s.queues.added(rows)
 	// Without an answer the client streams nowhere: that costs a hint, and the next sweep finds the message.
 	target := look.wait()
-	// Both statements read the store's clock after began.
-	s.sequence.passed(max(least, target.now+time.Since(began).Microseconds()))
+	// The number is least or the clock, which the look read at the same time or nearly so. Only a clock that is set back
+	// just then could tell the difference.
+	s.sequence.passed(max(least, target.now))
 	outcome.StreamingTo = target.streamingTo
 	return outcome, true, nil
 }
