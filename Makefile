@@ -26,7 +26,8 @@ TOOL    := $(GO) tool -modfile=tools/go.mod
 LDFLAGS := -X github.com/farspeak/farspeak/internal/daemon/run.version=$(VERSION)
 # How programs are built. What looks at the source with the same flags finds it compiled.
 AS_BUILT := CGO_ENABLED=0 GOFLAGS=-trimpath
-# Compilers and checkers live briefly, and take a fifth less of time where they collect less garbage.
+# Compilers and checkers live briefly; with less collecting of garbage staticcheck takes a third less of time, the largest package
+# a fifth less.
 build examples vet cross staticcheck drift vuln: export GOGC := 400
 GOBUILD  := $(AS_BUILT) $(GO) build -ldflags '$(LDFLAGS)'
 
