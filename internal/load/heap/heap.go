@@ -11,7 +11,7 @@ import (
 )
 
 // floor is how much garbage may gather before the first collection, in bytes.
-const floor = 64 << 20
+const floor = 32 << 20
 
 // Floor keeps the floor until release is called. Where GOGC is set, that counts and nothing is done.
 func Floor() (release func()) {

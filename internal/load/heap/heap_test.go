@@ -11,13 +11,13 @@ import (
 // sink keeps what a test allocates from being left out by the compiler.
 var sink []byte
 
-// collections is how many there are while 48 MiB of garbage are made.
+// collections is how many there are while 24 MiB of garbage are made.
 func collections() uint64 {
 	runtime.GC()
 	count := []metrics.Sample{{Name: "/gc/cycles/automatic:gc-cycles"}}
 	metrics.Read(count)
 	before := count[0].Value.Uint64()
-	for range 48 * 16 {
+	for range 24 * 16 {
 		sink = make([]byte, 1<<16)
 	}
 	metrics.Read(count)
