@@ -9,8 +9,11 @@ import (
 )
 
 const (
-	// firstFailureDelay is the longest wait after a first failure; it doubles with each further one.
+	// firstFailureDelay is the longest wait after a first failure; it grows by half with each further one. A bound that doubled
+	// would punish luck: whoever drew short waits while a server was away for a second has failed four or five times by its
+	// return, and would be the last of the fleet to come back by far.
 	firstFailureDelay = time.Second
+	failureGrowth     = 1.5
 	// rotationDelay is the longest wait before the next session when one ended in order: enough to spread clients that a
 	// server sends away together, too short to be felt.
 	rotationDelay = 500 * time.Millisecond
@@ -19,13 +22,13 @@ const (
 	provenAfter = 10 * time.Second
 )
 
-// newBackoff returns waits with full jitter: uniform between nothing and a bound that doubles up to limit.
+// newBackoff returns waits with full jitter: uniform between nothing and a bound that grows up to limit.
 func newBackoff(limit time.Duration) *backoff.ExponentialBackOff {
 	limit = max(limit, firstFailureDelay)
 	b := &backoff.ExponentialBackOff{
 		InitialInterval:     firstFailureDelay / 2, // half the bound, and all of it as jitter to both sides
 		RandomizationFactor: 1,
-		Multiplier:          2,
+		Multiplier:          failureGrowth,
 		MaxInterval:         limit / 2,
 	}
 	b.Reset()

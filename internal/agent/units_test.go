@@ -114,7 +114,7 @@ func TestBackoffHasFullJitter(t *testing.T) {
 		if d := b.NextBackOff(); d < 0 || d > bound+1 {
 			t.Errorf("%v, the bound is %v", d, bound)
 		}
-		bound = min(2*bound, limit)
+		bound = min(bound*3/2, limit)
 	}
 	low, high := limit, time.Duration(0)
 	for range 1000 {

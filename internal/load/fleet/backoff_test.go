@@ -17,9 +17,9 @@ func waits(failures int, draw func(*client) time.Duration) (longest time.Duratio
 	return longest, after
 }
 
-func TestWaitsDouble(t *testing.T) {
+func TestWaitsGrow(t *testing.T) {
 	for failures, bound := range map[int]time.Duration{
-		0: time.Second, 1: 2 * time.Second, 2: 4 * time.Second, 8: 256 * time.Second, 9: 5 * time.Minute, 1000: 5 * time.Minute,
+		0: time.Second, 1: 1500 * time.Millisecond, 2: 2250 * time.Millisecond, 14: 5 * time.Minute, 1000: 5 * time.Minute,
 	} {
 		longest, after := waits(failures, func(c *client) time.Duration {
 			wait, _ := c.dialFailed()
@@ -40,8 +40,8 @@ func TestWaitsAfterSessions(t *testing.T) {
 	}{
 		"long, in order":  {time.Minute, true, rotationDelay, 0},
 		"long, broken":    {time.Minute, false, time.Second, 1},
-		"short, in order": {time.Second, true, 8 * time.Second, 4},
-		"short, broken":   {time.Second, false, 8 * time.Second, 4},
+		"short, in order": {time.Second, true, 3375 * time.Millisecond, 4},
+		"short, broken":   {time.Second, false, 3375 * time.Millisecond, 4},
 	} {
 		longest, after := waits(3, func(client *client) time.Duration {
 			wait, _ := client.detach(&link{began: time.Now().Add(-c.lived)}, c.orderly)

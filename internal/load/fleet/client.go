@@ -3,6 +3,7 @@ package fleet
 import (
 	"crypto/tls"
 	"errors"
+	"math"
 	"math/rand/v2"
 	"sync"
 	"time"
@@ -35,8 +36,8 @@ const (
 	provenAfter = 10 * time.Second
 	// rotationDelay is the longest wait after one that ended in order.
 	rotationDelay = 500 * time.Millisecond
-	// maxDoublings keeps the bound of waits from overflowing.
-	maxDoublings = 16
+	// failureGrowth is by how much the bound of waits grows with each failure in a row.
+	failureGrowth = 1.5
 )
 
 // errFarewell is the orderly end of a session that the server asked for.
@@ -109,12 +110,12 @@ func (c *client) dialFailed() (wait time.Duration, again bool) {
 	return c.backOff(), c.online
 }
 
-// backOff returns how long to wait after one more failure: at random, up to a bound that doubles. It is called with the lock held.
+// backOff returns how long to wait after one more failure: at random, up to a bound that grows. It is called with the lock held.
 func (c *client) backOff() time.Duration {
 	job := &c.fleet.job
-	most := min(job.ReconnectMin<<min(c.failures, maxDoublings), job.ReconnectMax)
+	most := min(float64(job.ReconnectMin)*math.Pow(failureGrowth, float64(c.failures)), float64(job.ReconnectMax))
 	c.failures++
-	return rand.N(most + 1)
+	return rand.N(time.Duration(most) + 1)
 }
 
 // attach gives the client its session.

@@ -4,10 +4,10 @@
 // # What a simulated client does
 //
 // It keeps one session open and takes its end as an agent does: after done_sending it finishes and connects again soon,
-// after a failure it waits with full jitter, up to a second and twice as long with each further one. It acknowledges what it receives through the system service and returns
-// message tokens; both gather while the previous record is under way, so one record is in flight unless Job.Window says
-// more. It sends messages of its own when told to, in order, and again when a session ended before their
-// acknowledgement.
+// after a failure it waits with full jitter, up to a second and half as long again with each further one. It acknowledges
+// what it receives through the system service and returns message tokens; both gather while the previous record is under
+// way, so one record is in flight unless Job.Window says more. It sends messages of its own when told to, in order, and
+// again when a session ended before their acknowledgement.
 //
 // # What it costs
 //

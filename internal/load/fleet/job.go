@@ -45,8 +45,8 @@ type Job struct {
 	// Dials is how many connections are opened at once, ConnectRate how many a second; 0 is as many as can be.
 	Dials       int
 	ConnectRate float64
-	// After a session that broke, or a failed dial, the delay is random up to ReconnectMin, doubled with each failure in a
-	// row up to ReconnectMax.
+	// After a session that broke, or a failed dial, the delay is random up to ReconnectMin, half as much again with each
+	// further failure in a row, up to ReconnectMax.
 	ReconnectMin, ReconnectMax time.Duration
 
 	// Window is how many records of a client may wait for their acknowledgement.
