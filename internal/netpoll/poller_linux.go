@@ -5,14 +5,15 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime"
 	"sync"
 	"syscall"
 
 	"golang.org/x/sys/unix"
 )
 
-// eventsAtOnce is how many connections one wake-up hands on at most.
-const eventsAtOnce = 256
+// eventsAtOnce is how many connections one wake-up hands on at most, before the goroutines that were woken have their turn.
+const eventsAtOnce = 64
 
 // Poller watches armed connections. Its epoll instance is itself watched by the runtime's, like a connection: so what arrives
 // wakes one thread, not one in each of them, and no thread is blocked meanwhile.
@@ -94,6 +95,9 @@ func (p *Poller) run() {
 			if ready := p.take(event.Fd); ready != nil {
 				ready()
 			}
+		}
+		if n == len(events) {
+			runtime.Gosched() // there are more: let those that were woken finish, so that few goroutines do the work of many
 		}
 	}
 }
