@@ -40,6 +40,9 @@ type metrics struct {
 
 	log   *rate.Limiter
 	names nameSet
+
+	seriesMu sync.RWMutex
+	series   map[pollKey]*pollSeries // guarded by seriesMu
 }
 
 func newMetrics(registerer prometheus.Registerer) *metrics {
@@ -83,6 +86,8 @@ func newMetrics(registerer prometheus.Registerer) *metrics {
 		}),
 		log:   rate.NewLimiter(complaints, 4*complaints),
 		names: nameSet{known: make(map[string]struct{})},
+
+		series: make(map[pollKey]*pollSeries),
 	}
 }
 
@@ -205,16 +210,49 @@ func (o *pollObservation) writing(size int) { o.writeAt, o.out = time.Now(), siz
 
 // done ends the measurement with the status that the peer got, or would have got.
 func (o *pollObservation) done(status int) {
-	labels := []string{strconv.Itoa(status), o.kind, "false"} // there is no cache of clients to hit
-	m, now := o.metrics, time.Now()
-	m.polls.WithLabelValues(labels...).Inc()
-	m.operation.WithLabelValues(labels...).Observe(now.Sub(o.start).Seconds())
+	series, now := o.metrics.pollSeries(status, o.kind), time.Now()
+	series.polls.Inc()
+	series.operation.Observe(now.Sub(o.start).Seconds())
 	if !o.readAt.IsZero() {
-		m.reading.WithLabelValues(labels...).Observe(o.readAt.Sub(o.start).Seconds())
-		m.readSize.WithLabelValues(labels...).Observe(float64(o.in) / megabyte)
+		series.reading.Observe(o.readAt.Sub(o.start).Seconds())
+		series.readSize.Observe(float64(o.in) / megabyte)
 	}
 	if !o.writeAt.IsZero() && status == http.StatusOK {
-		m.writing.WithLabelValues(labels...).Observe(now.Sub(o.writeAt).Seconds())
-		m.writeSize.WithLabelValues(labels...).Observe(float64(o.out) / megabyte)
+		series.writing.Observe(now.Sub(o.writeAt).Seconds())
+		series.writeSize.Observe(float64(o.out) / megabyte)
 	}
+}
+
+// pollSeries are the metrics of the contacts and records of one kind that ended with one status.
+type pollSeries struct {
+	polls                                            prometheus.Counter
+	operation, reading, writing, readSize, writeSize prometheus.Observer
+}
+
+// pollKey names them.
+type pollKey struct {
+	status int
+	kind   string
+}
+
+// pollSeries finds the metrics, by one look-up instead of one for each of them. There are few: statuses and kinds are the
+// server's own.
+func (m *metrics) pollSeries(status int, kind string) *pollSeries {
+	key := pollKey{status, kind}
+	m.seriesMu.RLock()
+	known := m.series[key]
+	m.seriesMu.RUnlock()
+	if known != nil {
+		return known
+	}
+	labels := []string{strconv.Itoa(status), kind, "false"} // there is no cache of clients to hit
+	made := &pollSeries{
+		polls: m.polls.WithLabelValues(labels...), operation: m.operation.WithLabelValues(labels...),
+		reading: m.reading.WithLabelValues(labels...), readSize: m.readSize.WithLabelValues(labels...),
+		writing: m.writing.WithLabelValues(labels...), writeSize: m.writeSize.WithLabelValues(labels...),
+	}
+	m.seriesMu.Lock()
+	defer m.seriesMu.Unlock()
+	m.series[key] = made
+	return made
 }

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"strconv"
 	"testing"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -37,5 +38,32 @@ func TestSentPayloadsAreMeasured(t *testing.T) {
 		if got := testutil.ToFloat64(m.sentMessages.WithLabelValues(labels...)); got != 1 {
 			t.Errorf("%s: %v messages, want 1", name, got)
 		}
+	}
+}
+
+// Each kind and status is counted for itself, however often it comes.
+func TestPollsAreCountedByKindAndStatus(t *testing.T) {
+	m := newMetrics(prometheus.NewRegistry())
+	times := map[pollKey]int{{200, pollTypeStreamFrom}: 3, {200, pollTypeStreamTo}: 2, {503, pollTypeStreamFrom}: 1}
+	for key, count := range times {
+		for range count {
+			m.observePoll(key.kind).done(key.status)
+		}
+	}
+	for key, count := range times {
+		if got := testutil.ToFloat64(m.polls.WithLabelValues(strconv.Itoa(key.status), key.kind, "false")); got != float64(count) {
+			t.Errorf("%v: counted %v times, want %d", key, got, count)
+		}
+	}
+}
+
+// BenchmarkObservePoll measures what measuring a record costs.
+func BenchmarkObservePoll(b *testing.B) {
+	m := newMetrics(prometheus.NewRegistry())
+	b.ReportAllocs()
+	for b.Loop() {
+		o := m.observePoll(pollTypeStreamFrom)
+		o.read(100)
+		o.done(200)
 	}
 }
