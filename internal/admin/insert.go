@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -17,11 +18,13 @@ import (
 // maxClientMessage is what agents take, in serialized bytes.
 const maxClientMessage = 2 << 20
 
-// Bounds of the insert batchers. A queue has room for all calls that admission lets in, so nobody waits for room. Each has
-// one worker: a second one would take half of what waits into statements and a commit of its own.
+// Bounds of the insert batchers. A queue has room for all calls that admission lets in, so nobody waits for room. A second
+// worker would take half of what waits into statements and a commit of its own, so it helps only while a run takes long.
 const (
 	insertBatch      = 256
 	insertBatchBytes = 8 << 20
+	insertWorkers    = 2
+	insertPatience   = 100 * time.Millisecond
 )
 
 // insertion is a message on its way into the store. It has an ID and a creation time.
@@ -163,11 +166,13 @@ func (s *service) startBatchers() error {
 	var errs [2]error
 	s.inserts, errs[0] = batch.New(batch.Config[insertion, store.InsertOutcome]{
 		Name: "inserts", Run: s.writeInserts, MaxItems: insertBatch, MaxBytes: insertBatchBytes, Size: size,
-		Queue: maxCalls, Split: worthSplitting, Registerer: s.cfg.Registerer,
+		Queue: maxCalls, Workers: insertWorkers, Patience: insertPatience,
+		Split: worthSplitting, Registerer: s.cfg.Registerer,
 	})
 	s.backlog, errs[1] = batch.New(batch.Config[insertion, error]{
 		Name: "service_inserts", Run: s.writeBacklog, MaxItems: insertBatch, MaxBytes: insertBatchBytes, Size: size,
-		Queue: maxCalls, Split: worthSplitting, Registerer: s.cfg.Registerer,
+		Queue: maxCalls, Workers: insertWorkers, Patience: insertPatience,
+		Split: worthSplitting, Registerer: s.cfg.Registerer,
 	})
 	return errors.Join(errs[:]...)
 }

@@ -59,6 +59,9 @@ type Config[T, R any] struct {
 	Queue int
 	// Workers is how many runs may be under way at once. Default 1.
 	Workers int
+	// Patience makes runs large although there are several workers: one begins only when the others have ended, or have
+	// taken that long. 0 means that it does not wait for them.
+	Patience time.Duration
 	// Timeout bounds one run, each part of a split one for itself. Default 30 s.
 	Timeout time.Duration
 	// Registerer takes the metrics; nil means none.
@@ -70,6 +73,7 @@ type Batcher[T, R any] struct {
 	cfg     Config[T, R]
 	metrics *metrics
 	queue   *queue[entry[T, R]]
+	turns   turns
 
 	// Runs use ctx; it ends when Close gives up.
 	ctx    context.Context
@@ -97,6 +101,7 @@ func New[T, R any](cfg Config[T, R]) (*Batcher[T, R], error) {
 	b := &Batcher[T, R]{
 		cfg:     cfg,
 		queue:   newQueue[entry[T, R]](cfg.Queue, cfg.MaxItems),
+		turns:   newTurns(cfg.Workers, cfg.Patience),
 		closing: make(chan struct{}),
 	}
 	b.metrics = newMetrics(cfg.Registerer, cfg.Name, func() float64 { return float64(b.queue.len()) })

@@ -18,8 +18,13 @@ func (e *PanicError) Error() string { return fmt.Sprintf("panic: %v", e.Value) }
 // work is one worker: it collects what waits, runs it, and ends when the queue is closed and empty.
 func (b *Batcher[T, R]) work() {
 	var c collector[T, R]
-	for c.collect(b) {
-		b.run(c.batch)
+	for {
+		b.turns.take()
+		if !c.collect(b) {
+			b.turns.giveUp()
+			return
+		}
+		b.turns.during(func() { b.run(c.batch) })
 		clear(c.batch) // keep nothing alive while idle
 	}
 }

@@ -24,9 +24,13 @@ const (
 	flushTimeout  = 15 * time.Second
 )
 
-// fetchTimeout bounds one question of the fetcher. There is one fetcher, because a question for many clients costs the
-// database little more than one for a single client: a second fetcher would take the first mark of each wave for itself.
-const fetchTimeout = 15 * time.Second
+// A question for many clients costs the database little more than one for a single client, and a second fetcher would take
+// the first mark of each wave for itself. So it fetches only while the first one's question takes long.
+const (
+	fetchWorkers  = 2
+	fetchPatience = 100 * time.Millisecond
+	fetchTimeout  = 15 * time.Second
+)
 
 // startBatchers makes the batchers: from here on, closeBatchers has to be called.
 func (s *Server) startBatchers() error {
@@ -41,7 +45,7 @@ func (s *Server) startBatchers() error {
 	})
 	s.fetches, errs[2] = batch.New(batch.Config[fetchTurn, *store.DueMessages]{
 		Name: "fetches", Run: s.fetch, MaxItems: fetchBatch, Queue: fetchQueue,
-		Split: worthSplitting, Timeout: fetchTimeout, Registerer: s.cfg.Registerer,
+		Workers: fetchWorkers, Patience: fetchPatience, Split: worthSplitting, Timeout: fetchTimeout, Registerer: s.cfg.Registerer,
 	})
 	s.attempts, errs[3] = batch.New(batch.Config[[]store.MessageRef, struct{}]{
 		Name: "attempts", Run: s.writeAttempts, MaxItems: attemptBatch,
