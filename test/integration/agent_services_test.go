@@ -40,9 +40,7 @@ func startEndpoints(t *testing.T, kind string) *endpoints {
 	e := &endpoints{received: make(map[string]bool)}
 	e.installation = install(t, shape{site: func(s *harness.Site) {
 		s.Components.Farspeak.Admin.MaxPendingMessagesPerClient = 2 * endpointMessages
-		for _, service := range s.Services.Services {
-			service.MaxParallelism = 1
-		}
+		inOrder(s)
 	}})
 	e.backend.Refuse(e.note)
 	config, program := endpointService(t, kind)

@@ -99,7 +99,8 @@ func startCounting(t *testing.T, dsn, kind string) *counting {
 		t: t, arrived: &arrivedNumbers{copies: make(map[int64]int)}, doubts: make(map[int64]int), repeats: make(map[int64]int),
 	}
 	c.installation = install(t, shape{dsn: dsn, site: func(s *harness.Site) {
-		s.AddProcessor(numbersService, c.arrived.take).MaxParallelism = 1 // with more they overtake each other in the backend
+		s.AddProcessor(numbersService, c.arrived.take)
+		inOrder(s)
 	}})
 	c.ledger = filepath.Join(c.Dir, "ledger")
 	c.arrived.file = arrivedFile(c.ledger)

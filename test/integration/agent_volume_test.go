@@ -73,7 +73,8 @@ func startVolume(t *testing.T, kind string) *volume {
 	t.Helper()
 	v := &volume{kind: kind, answers: &answers{seen: make(map[string]bool)}}
 	v.installation = install(t, shape{site: func(s *harness.Site) {
-		s.AddProcessor("walrus", v.answers.take).MaxParallelism = 1 // with more they overtake each other in the backend
+		s.AddProcessor("walrus", v.answers.take)
+		inOrder(s)
 	}})
 	client := v.startClient(t)
 	v.client = client.ID()

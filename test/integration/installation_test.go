@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
@@ -40,6 +41,17 @@ type shape struct {
 	site            func(*harness.Site)
 	server          func(number int, config *componentspb.Config)
 	admin           func(number int, config *componentspb.Config)
+}
+
+// inOrder makes messages of a client reach backends in order, also on a busy machine: each has one at a time, and so much time
+// for it that none goes by the backlog. It follows what adds backends.
+func inOrder(s *harness.Site) {
+	const patience = 2 * time.Minute
+	server := s.Components.Farspeak.Server
+	server.ServiceBudget, server.BacklogBudget = durationpb.New(patience), durationpb.New(patience)
+	for _, service := range s.Services.Services {
+		service.MaxParallelism = 1
+	}
 }
 
 func install(t *testing.T, s shape) *installation {
