@@ -89,7 +89,7 @@ func TestSocketStalledProcess(t *testing.T) {
 	t.Parallel()
 	d, path := newDesk(), socketPath(t)
 	d.manual = true
-	svc := startSocket(t, d, &socketpb.Config{ApiProxyPath: path}, service.Timing{Channel: 500 * time.Millisecond})
+	svc := startSocket(t, d, &socketpb.Config{ApiProxyPath: path}, service.Timing{Channel: 3 * time.Second})
 	p, conn := connect(t, path)
 	if err := conn.(*net.UnixConn).SetReadBuffer(1); err != nil {
 		t.Fatal(err)
@@ -105,7 +105,7 @@ func TestSocketStalledProcess(t *testing.T) {
 	second, _ := connect(t, path)
 	got, err := second.receive()
 	if err != nil || !proto.Equal(got, large) {
-		t.Errorf("the message is not given to the next process: %v", err)
+		t.Fatalf("the message is not given to the next process: %v", err)
 	}
 	if err := <-result; err != nil {
 		t.Error(err)
