@@ -10,8 +10,8 @@ SYSTEMS := linux/arm64 windows/amd64 darwin/arm64
 
 # For test. Tests wait for processes, disks and intervals more than they compute: this many packages run at a time, and this
 # many of each one's tests that may. They are vetted by lint.
-PROGRAMS  ?= 4
-PARALLEL  ?= 6
+PROGRAMS  ?= 3
+PARALLEL  ?= 4
 TESTFLAGS ?=
 # For bench-micro: which benchmarks, how often, how long each.
 BENCH     ?= .
