@@ -12,6 +12,7 @@ import (
 
 	"github.com/farspeak/farspeak/internal/config"
 	"github.com/farspeak/farspeak/internal/daemon/systemd"
+	"github.com/farspeak/farspeak/internal/keepalive"
 	"github.com/farspeak/farspeak/internal/limit"
 	"github.com/farspeak/farspeak/internal/proxyproto"
 	"github.com/farspeak/farspeak/internal/server"
@@ -67,7 +68,7 @@ func limited(bound net.Listener, c config.Server, refused func(reason string)) (
 			return nil, err
 		}
 	}
-	return limit.NewListener(bound, limit.Config{Max: most, MaxHalfOpen: max(1, most/halfOpenShare), OnRefuse: refused})
+	return limit.NewListener(keepalive.Listener{Listener: bound}, limit.Config{Max: most, MaxHalfOpen: max(1, most/halfOpenShare), OnRefuse: refused})
 }
 
 // tlsConfig is nil when the front end speaks plain HTTP to the server. Full handshakes wait in line for their signature,

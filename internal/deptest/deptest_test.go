@@ -21,7 +21,7 @@ var direct = []struct {
 	why string
 }{
 	{
-		of:  []string{"internal/identity", "internal/limit", "internal/netpoll", "internal/tlsidle", "internal/crew", "internal/elements", "internal/vectors"},
+		of:  []string{"internal/identity", "internal/limit", "internal/keepalive", "internal/netpoll", "internal/tlsidle", "internal/crew", "internal/elements", "internal/vectors"},
 		may: []string{"proto/..."},
 		why: "these are the ground that everybody stands on",
 	},
