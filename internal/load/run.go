@@ -25,9 +25,10 @@ type run struct {
 	result  *Result
 	began   time.Time
 
-	mu    sync.Mutex
-	watch map[string]int // processes by name; guarded by mu
-	extra func() string  // what the scenario adds to the progress line; guarded by mu
+	mu     sync.Mutex
+	watch  map[string]int // processes by name; guarded by mu
+	extra  func() string  // what the scenario adds to the progress line; guarded by mu
+	series []Point        // guarded by mu
 }
 
 // play runs a scenario: its body on connected fleets, sampled meanwhile. The result is there even when the context ended,
@@ -62,6 +63,7 @@ func play(ctx context.Context, name string, c Config, body func(context.Context,
 // finish fills in what all results have.
 func (r *run) finish(ctx context.Context, err error) {
 	r.result.Seconds = time.Since(r.began).Seconds()
+	r.result.Series = r.series // nobody samples any more
 	r.result.Interrupted = ctx.Err() != nil
 	if err != nil && !r.result.Interrupted {
 		r.result.Problem = err.Error()

@@ -33,14 +33,34 @@ func (r *run) sample(ctx context.Context) {
 		}
 		counts, used := r.crew.counts(), r.usage()
 		p := r.point(now.Sub(last).Seconds(), counts, counts.Since(before), used, usedBefore)
-		if r.result.Series = append(r.result.Series, p); len(r.result.Series) == maxPoints {
-			r.result.Series = everyOther(r.result.Series)
+		if r.addPoint(p) {
 			every *= 2
 			ticker.Reset(every)
 		}
 		r.Progress(r.line(p, counts))
 		before, last, usedBefore = counts, now, used
 	}
+}
+
+// addPoint adds to the series; thinned says that there were too many points, and every other one is gone.
+func (r *run) addPoint(p Point) (thinned bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.series = append(r.series, p); len(r.series) < maxPoints {
+		return false
+	}
+	r.series = everyOther(r.series)
+	return true
+}
+
+// peak is the largest resident memory of a process so far, in bytes.
+func (r *run) peak(process string) (most int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, p := range r.series {
+		most = max(most, p.Resident[process])
+	}
+	return most
 }
 
 func everyOther(points []Point) []Point {

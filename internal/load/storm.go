@@ -162,11 +162,7 @@ func (r *run) stormFigures(p *Phase, b comeback) {
 			r.result.add(step.name, step.text+", after its return", since(step.at), "s")
 		}
 	}
-	most := int64(0)
-	for _, point := range r.result.Series {
-		most = max(most, point.Resident[serverName])
-	}
-	r.result.add("peak_mib", "fs-server memory, largest of the run", float64(most)/(1<<20), "MiB")
+	r.result.add("peak_mib", "fs-server memory, largest of the run", float64(r.peak(serverName))/(1<<20), "MiB")
 	r.result.add("resumed_share", "Reconnects that resumed TLS", 100*float64(p.counts[fleet.Resumed])/float64(max(1, p.counts[fleet.Connects])), "%")
 	r.result.add("failed_dials", "Failed dials a client", float64(p.counts[fleet.Failures])/float64(r.Clients), "")
 	r.costOf(p, "reconnect", "reconnect", float64(p.counts[fleet.Connects]), "ms", 1000)
