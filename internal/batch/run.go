@@ -19,12 +19,13 @@ func (e *PanicError) Error() string { return fmt.Sprintf("panic: %v", e.Value) }
 func (b *Batcher[T, R]) work() {
 	var c collector[T, R]
 	for {
-		b.turns.take()
+		turns := b.turns.of(c.held)
+		turns.take()
 		if !c.collect(b) {
-			b.turns.giveUp()
+			turns.giveUp()
 			return
 		}
-		b.turns.during(func() { b.run(c.batch) })
+		turns.during(func() { b.run(c.batch) })
 		clear(c.batch) // keep nothing alive while idle
 	}
 }

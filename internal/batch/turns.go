@@ -19,6 +19,15 @@ func newTurns(workers int, patience time.Duration) turns {
 	return t
 }
 
+// of returns the turns for a run. One that begins with an item left over needs none: whoever has the turn may be waiting for
+// an item that never comes.
+func (t turns) of(leftOver bool) turns {
+	if leftOver {
+		return turns{}
+	}
+	return t
+}
+
 // take waits for the turn.
 func (t turns) take() {
 	if t.turn != nil {

@@ -61,3 +61,22 @@ func TestAnotherWorkerHelpsARunThatHangs(t *testing.T) {
 		}
 	})
 }
+
+// What was too large for a run does not wait for the worker that waits for more.
+func TestWhatIsLeftOverNeedsNoTurn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := &recorder{takes: patience / 2}
+		b := newBatcher(t, batch.Config[int, int]{
+			Run: r.run, Workers: 2, Patience: patience, MaxBytes: 10, Size: func(n int) int { return n },
+		})
+		var callers sync.WaitGroup
+		for _, n := range []int{1, 6, 7} {
+			callers.Go(func() { _, _ = b.Do(t.Context(), n) })
+			synctest.Wait()
+		}
+		callers.Wait() // the bubble is deadlocked if one of them is never run
+		if want := [][]int{{1}, {6}, {7}}; !equalBatches(r.batches, want) {
+			t.Errorf("batches %v, want %v", r.batches, want)
+		}
+	})
+}
