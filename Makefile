@@ -94,7 +94,7 @@ cross: ## build and vet the agent for the other systems that it runs on
 	@for system in $(SYSTEMS); do \
 		echo "fs-client for $$system"; \
 		export $(AS_BUILT) GOOS=$${system%/*} GOARCH=$${system#*/}; \
-		$(GO) build -o /dev/null ./cmd/fs-client && $(GO) vet ./cmd/fs-client ./internal/agent/... ./internal/config/agentconfig ./internal/winreg/... || exit 1; \
+		$(GO) build -o /dev/null ./cmd/fs-client && $(GO) vet ./cmd/fs-client ./internal/agent/... ./internal/config/agentconfig ./internal/winreg/... ./sdk/service || exit 1; \
 	done
 
 .PHONY: staticcheck

@@ -15,7 +15,7 @@ type fetchPhase uint8
 
 const (
 	fetchIdle   fetchPhase = iota // nothing is known to wait
-	fetchQueued                   // waits for the fetcher
+	fetchQueued                   // waits for a fetcher
 	fetchBusy                     // being fetched or delivered
 )
 
@@ -104,7 +104,7 @@ func (s *Server) fetch(ctx context.Context, marked []fetchTurn) ([]*store.DueMes
 	return due, nil
 }
 
-// fetched takes the outcome of a fetch. It runs in the fetcher and must not block it. When there is more than one answer
+// fetched takes the outcome of a fetch. It runs in a fetcher and must not block it. When there is more than one answer
 // holds, some clients of it get nothing but the word that there is more.
 func (n *session) fetched(due *store.DueMessages, err error) {
 	if err != nil {

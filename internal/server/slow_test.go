@@ -50,10 +50,10 @@ func netConn(c net.Conn) net.Conn {
 	return c
 }
 
-// Clients that stopped reading hold up neither the others nor the fetcher.
+// Clients that stopped reading hold up neither the others nor the fetchers, of which there are fewer.
 func TestStuckClientsHoldUpNobody(t *testing.T) {
 	f := start(t)
-	for range 3 {
+	for range 3 { // one more than there are fetchers
 		f.stuck(t)
 	}
 	var others sync.WaitGroup
