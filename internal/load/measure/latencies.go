@@ -3,11 +3,9 @@
 package measure
 
 import (
-	"encoding/base64"
-	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"fmt"
-	"math"
 	"sync"
 	"time"
 
@@ -74,42 +72,35 @@ func (d *Distribution) Merge(other *Distribution) *Distribution {
 	return d
 }
 
-// MarshalText encodes the distribution: for each bar that is not empty its distance from the one before and its height. The
-// library's own encoding makes a compressor each time, which costs more than all else in a report.
-func (d *Distribution) MarshalText() ([]byte, error) {
-	var bars []byte
-	last := 0
+// MarshalJSON encodes the distribution: the heights of the bars that are not empty, by their numbers. The histogram library's own
+// encoding makes a compressor each time, which costs more than all else in a report.
+func (d *Distribution) MarshalJSON() ([]byte, error) {
+	bars := make(map[int]int64)
 	for i, height := range d.histogram.Export().Counts {
-		if height == 0 {
-			continue
+		if height != 0 {
+			bars[i] = height
 		}
-		bars = binary.AppendUvarint(bars, uint64(i-last))
-		bars = binary.AppendUvarint(bars, uint64(height))
-		last = i
 	}
-	return base64.StdEncoding.AppendEncode(nil, bars), nil
+	return json.Marshal(bars)
 }
 
 // errMalformed says that a text is no distribution.
 var errMalformed = errors.New("malformed distribution of latencies")
 
-// UnmarshalText decodes it.
-func (d *Distribution) UnmarshalText(text []byte) error {
-	bars, err := base64.StdEncoding.AppendDecode(nil, text)
-	if err != nil {
+// UnmarshalJSON decodes it.
+func (d *Distribution) UnmarshalJSON(text []byte) error {
+	var bars map[int]int64
+	if err := json.Unmarshal(text, &bars); err != nil {
 		return fmt.Errorf("%w: %w", errMalformed, err)
 	}
-	empty := newHistogram().Export()
-	for i := uint64(0); len(bars) > 0; {
-		distance, n := binary.Uvarint(bars)
-		height, m := binary.Uvarint(bars[max(n, 0):])
-		if i += distance; n <= 0 || m <= 0 || i >= uint64(len(empty.Counts)) || height > math.MaxInt64 {
+	snapshot := newHistogram().Export()
+	for i, height := range bars {
+		if i < 0 || i >= len(snapshot.Counts) || height < 0 {
 			return errMalformed
 		}
-		empty.Counts[i] = int64(height)
-		bars = bars[n+m:]
+		snapshot.Counts[i] = height
 	}
-	d.histogram = hdrhistogram.Import(empty)
+	d.histogram = hdrhistogram.Import(snapshot)
 	return nil
 }
 

@@ -1,6 +1,7 @@
 package measure_test
 
 import (
+	"encoding/json"
 	"testing"
 	"time"
 
@@ -16,12 +17,12 @@ func BenchmarkReport(b *testing.B) {
 		for i := range 20 {
 			l.Record(time.Duration(i)*time.Millisecond, 1)
 		}
-		text, err := l.Take().MarshalText()
+		text, err := json.Marshal(l.Take())
 		if err != nil {
 			b.Fatal(err)
 		}
 		var d measure.Distribution
-		if err := d.UnmarshalText(text); err != nil {
+		if err := json.Unmarshal(text, &d); err != nil {
 			b.Fatal(err)
 		}
 		interval, total = interval.Merge(&d), total.Merge(&d)
