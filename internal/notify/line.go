@@ -44,10 +44,13 @@ func (c *Client) exchange(ctx context.Context, t *target, request *http.Request)
 	if err := request.Write(&text); err != nil {
 		return 0, fmt.Errorf("write request: %w", err)
 	}
-	if kept := t.line; kept != nil {
-		if status, err = c.exchangeOn(ctx, t, text.Bytes()); err == nil || ctx.Err() != nil {
+	if t.line != nil {
+		// A proxy in between says 408 when it has waited too long for a request: before it had this one.
+		status, err = c.exchangeOn(ctx, t, text.Bytes())
+		if err == nil && status != http.StatusRequestTimeout || ctx.Err() != nil {
 			return status, err
 		}
+		t.hangUp()
 	}
 	conn, err := c.dialer.DialContext(ctx, "tcp", t.address)
 	if err != nil {

@@ -101,6 +101,28 @@ func TestClientReadsReplies(t *testing.T) {
 	}
 }
 
+// A proxy that gave an idle line up has said so before the request came, which is made again.
+func TestClientAsksAgainAfterAStaleReply(t *testing.T) {
+	var requests atomic.Int32
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		if requests.Add(1) == 2 {
+			w.WriteHeader(http.StatusRequestTimeout)
+		}
+	}))
+	t.Cleanup(server.Close)
+	client, registry := newClient(t, notify.Config{})
+	for i := range 2 {
+		client.Notify(server.Listener.Addr().String(), clientID(i))
+		client.Settled()
+	}
+	if got := metric(t, registry, "farspeak_notifications_sent_total"); got != 2 || requests.Load() != 3 {
+		t.Errorf("%v hints were sent by %d requests, want 2 by 3", got, requests.Load())
+	}
+	if err := client.Close(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
 // A line that nobody uses is closed, and the next hint opens one.
 func TestClientClosesIdleLines(t *testing.T) {
 	sink := newRecorder()
