@@ -31,13 +31,7 @@ const (
 	// as many as that wait for no others.
 	daemonWindow = 8
 	socketWindow = 50
-	// daemonAhead is how far the numbers of a Daemon are ahead of what has arrived. A server puts by what it cannot give to the
-	// backend in time, so that others overtake it; nothing waits that long behind so few.
-	daemonAhead = 50
 )
-
-// arrivedFile, beside the ledger, is as long as the number up to which all have arrived.
-func arrivedFile(ledger string) string { return ledger + ".arrived" }
 
 // numbersPace is the pause between two numbers of a Daemon. The backend gets them one by one, and should keep up.
 func numbersPace() time.Duration {
@@ -65,7 +59,7 @@ func countOn(ctx context.Context, kind string, args []string) error {
 		return err
 	}
 	if kind == "Daemon" {
-		return countAsDaemon(ctx, l, arrivedFile(args[0]))
+		return countAsDaemon(ctx, l)
 	}
 	return countAsSocket(ctx, l, args[1])
 }
@@ -94,7 +88,7 @@ func countAsSocket(ctx context.Context, l *ledger, path string) error {
 
 // countAsDaemon takes a number for accepted when a message to the process itself that was sent after it has come back: the
 // agent takes messages in order, each when it has done with the one before. A Daemon hears no more of what it sends.
-func countAsDaemon(ctx context.Context, l *ledger, arrived string) error {
+func countAsDaemon(ctx context.Context, l *ledger) error {
 	self, err := hex.DecodeString(os.Getenv("FLEETSPEAK_CLIENT_ID"))
 	if err != nil {
 		return err
@@ -108,7 +102,7 @@ func countAsDaemon(ctx context.Context, l *ledger, arrived string) error {
 	var sending sync.WaitGroup
 	var sendErr error
 	next := l.last + 1
-	sending.Go(func() { sendErr = sendNumbers(ctx, daemon, self, next, window, arrived) })
+	sending.Go(func() { sendErr = sendNumbers(ctx, daemon, self, next, window) })
 	err = receiveNumbers(ctx, daemon, l, window)
 	cancel()
 	sending.Wait()
@@ -119,13 +113,11 @@ func countAsDaemon(ctx context.Context, l *ledger, arrived string) error {
 }
 
 // sendNumbers sends each number, and after it the same to this process itself.
-func sendNumbers(ctx context.Context, daemon *service.Daemon, self []byte, n int64, window chan<- struct{}, arrived string) error {
+func sendNumbers(ctx context.Context, daemon *service.Daemon, self []byte, n int64, window chan<- struct{}) error {
 	pace := time.NewTicker(numbersPace())
 	defer pace.Stop()
 	for ; ; n++ {
-		if err := awaitArrival(ctx, pace.C, arrived, n-daemonAhead); err != nil {
-			return err
-		}
+		<-pace.C
 		select {
 		case window <- struct{}{}:
 		case <-ctx.Done():
@@ -137,20 +129,6 @@ func sendNumbers(ctx context.Context, daemon *service.Daemon, self []byte, n int
 			if err := daemon.Send(ctx, m); err != nil {
 				return err
 			}
-		}
-	}
-}
-
-// awaitArrival waits for the pace, and on until n has arrived.
-func awaitArrival(ctx context.Context, pace <-chan time.Time, arrived string, n int64) error {
-	for {
-		select {
-		case <-pace:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-		if file, err := os.Stat(arrived); err != nil || file.Size() >= n {
-			return err
 		}
 	}
 }
@@ -226,8 +204,6 @@ func readLedger(path string) (last int64, err error) {
 
 // arrivedNumbers counts how often each number came to the backend.
 type arrivedNumbers struct {
-	file string // its length tells the service what whole is
-
 	mu     sync.Mutex
 	copies map[int64]int
 	whole  int64   // all numbers up to it have come
@@ -247,7 +223,7 @@ func (a *arrivedNumbers) take(_ context.Context, m *fspb.Message) error {
 	for a.copies[a.whole+1] > 0 {
 		a.whole++
 	}
-	return os.Truncate(a.file, a.whole)
+	return nil
 }
 
 // count is how many different numbers have come.
