@@ -17,6 +17,21 @@ type InsertOutcome struct {
 	Duplicate bool
 	// StreamingTo is where the destination client's session is held; empty when nowhere.
 	StreamingTo string
+	// Handover is set for a small message that is new and whose client has a session.
+	Handover *Handover
+}
+
+// MaxHandover is the size in bytes of a serialized message up to which it is handed over.
+const MaxHandover = 4096
+
+// Handover is a message that was stored just now, with what the server that holds the session of its client has to know to
+// push it without reading it first: whether the session is still the same, and whether nothing older waits.
+type Handover struct {
+	Message *PendingMessage // not handed out yet
+	// After is the Seq of the newest other message that was pending for the client; 0 when there was none.
+	After int64
+	// Contact is when the session began: Client.LastContact as the contact left it.
+	Contact time.Time
 }
 
 // DueRequest asks for messages of one client that are due.
@@ -41,6 +56,7 @@ type DueMessages struct {
 type PendingMessage struct {
 	ClientID identity.ClientID
 	ID       identity.MessageID
+	Seq      int64  // its place in the order of insertion: the larger one of a client is the later one
 	Service  string // destination service
 	Type     string
 	Attempts int
