@@ -10,7 +10,7 @@ import (
 
 // OldestVersion is the oldest schema version that this code still runs on. It lags behind the newest migration while a
 // change is rolled out in two steps.
-const OldestVersion = 9
+const OldestVersion = 10
 
 // VersionTable is where applied migrations are recorded.
 const VersionTable = "schema_version"

@@ -134,6 +134,10 @@ type ServerInfo struct {
 	Draining  bool
 	Uptime    time.Duration // since before it held its first session; told with a heartbeat, not read back
 	Heartbeat time.Time     // by the store's clock; set by the store
+
+	// HandoverKey is what messages are sealed with that are handed over to it, 32 random bytes, or nothing; it is told with a
+	// heartbeat and read with Store.HandoverKey alone.
+	HandoverKey []byte
 }
 
 // File is the metadata of a stored file.

@@ -180,6 +180,7 @@ func (e *explained) hot(n int) map[string]func() {
 				check(e.s.InsertMessages(e.ctx, []*fspb.Message{newMessage(clients[0])}))
 			}
 		},
+		"HandoverKey": func() { check(e.s.HandoverKey(e.ctx, "h:1")) },
 		"DueMessages": func() { check(e.s.DueMessages(e.ctx, requests)) },
 		"DueClients": func() {
 			ids, _, err := e.s.DueClients(e.ctx, 0, 3)

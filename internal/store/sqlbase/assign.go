@@ -65,10 +65,7 @@ func (s *Store) AssignBroadcast(ctx context.Context, id identity.BroadcastID, cl
 		return nil, err
 	}
 	for _, p := range sent {
-		assigned = append(assigned, &store.PendingMessage{
-			ClientID: p.client, ID: p.id, Service: p.message.GetDestination().GetServiceName(),
-			Type: cutName(p.message.GetMessageType()), Attempts: 1, Encoded: joinMessage(p.payload.header, p.payload.data),
-		})
+		assigned = append(assigned, p.handedOut())
 	}
 	return assigned, nil
 }

@@ -34,7 +34,7 @@ type queueDepth struct {
 
 // fullQueues returns the clients that have as many messages waiting as they may.
 func (s *Store) fullQueues(ctx context.Context, rows []*pending,
-	targets map[identity.ClientID]string) (map[identity.ClientID]bool, error) {
+	targets map[identity.ClientID]target) (map[identity.ClientID]bool, error) {
 	limit := s.cfg.MaxPendingPerClient
 	if limit == 0 {
 		return nil, nil

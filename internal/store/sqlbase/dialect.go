@@ -22,6 +22,8 @@ import (
 //	{delete T I}       DELETE FROM T a range of its index I; a condition follows
 //	{delete T I C}     DELETE FROM T the rows whose column C is in a list, each looked up in index I; it takes the place of
 //	                   a {list}, and "AND ..." may follow
+//	{number}(E)        in an INSERT of one row: E, whose value session.number returns when the statement ends with {returning C},
+//	                   where C is the column that it goes to
 //	{ignore C}         at the end of an INSERT: leave rows alone that exist; C is a column of the table
 //	{upsert K: A B}    at the end of an INSERT: in rows that exist under the key K, set A and B to the new values
 type Dialect struct {
@@ -32,8 +34,8 @@ type Dialect struct {
 	// Now is an SQL expression, or, when NowFunc is set, unused.
 	Now     string
 	NowFunc func() string // a literal
-	// Hints says that the database takes locking reads, forced indexes, and MySQL's ON DUPLICATE KEY UPDATE; otherwise
-	// it takes ON CONFLICT and needs no hints.
+	// Hints says that the database takes locking reads, forced indexes, and MySQL's ON DUPLICATE KEY UPDATE and
+	// LAST_INSERT_ID; otherwise it takes ON CONFLICT and RETURNING and needs no hints.
 	Hints bool
 	// UnionParts is how many parenthesised SELECTs one statement may join; 1 means that they are run one by one.
 	UnionParts int
@@ -100,6 +102,10 @@ func (d *Dialect) mark(mark string) string {
 		return when(d.Hints, "FOR UPDATE")
 	case "index":
 		return when(d.Hints, "FORCE INDEX ("+arg+")")
+	case "number":
+		return when(d.Hints, "LAST_INSERT_ID")
+	case "returning":
+		return when(!d.Hints, "RETURNING "+arg)
 	case "delete":
 		return d.delete(strings.Fields(arg))
 	case "ignore":

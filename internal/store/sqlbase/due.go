@@ -13,7 +13,7 @@ import (
 )
 
 const (
-	dueColumns = `client_id, message_id, service, message_type, attempts, size, header,
+	dueColumns = `client_id, message_id, seq, service, message_type, attempts, size, header,
 		CASE WHEN size <= 4096 THEN data END, data IS NULL`
 
 	// dueTogether reads ranges of PRIMARY, in its order. Data over inlineData bytes is left for largeData.
@@ -216,7 +216,8 @@ func scanDue(r row) (*dueRow, error) {
 		absent       bool
 	)
 	m := &d.message
-	err := r.Scan(fixed(m.ClientID[:]), fixed(m.ID[:]), &m.Service, &m.Type, &m.Attempts, &d.size, &header, &data, &absent)
+	err := r.Scan(fixed(m.ClientID[:]), fixed(m.ID[:]), &m.Seq, &m.Service, &m.Type, &m.Attempts, &d.size,
+		&header, &data, &absent)
 	if err != nil {
 		return nil, err
 	}

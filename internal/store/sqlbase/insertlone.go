@@ -15,10 +15,10 @@ const (
 	// being completed shows none yet, and is not pending any more when the statement gets the lock of its row.
 	insertLone = `INSERT INTO client_messages (client_id, seq, message_id, due_us, attempts, kind, service, message_type,
 		creation_seconds, creation_nanos, size, header, data)
-		SELECT c.client_id, CASE WHEN {now} > ? THEN {now} ELSE ? END, ?, {now}, 0, ?, ?, ?, ?, ?, ?, ?, ?
+		SELECT c.client_id, {number}(CASE WHEN {now} > ? THEN {now} ELSE ? END), ?, {now}, 0, ?, ?, ?, ?, ?, ?, ?, ?
 		FROM clients AS c {index PRIMARY} WHERE c.client_id = ?
 		AND NOT EXISTS (SELECT 1 FROM client_messages AS p {index by_message} WHERE p.message_id = ?)
-		AND NOT EXISTS (SELECT 1 FROM message_results AS r {index PRIMARY} WHERE r.message_id = ?) {ignore message_id}`
+		AND NOT EXISTS (SELECT 1 FROM message_results AS r {index PRIMARY} WHERE r.message_id = ?) {ignore message_id} {returning seq}`
 
 	// maxLone is the size in bytes up to which a message goes this way: the database makes a copy of the row.
 	maxLone = 16 << 10
@@ -33,29 +33,26 @@ func (s *Store) insertLone(ctx context.Context, p *pending) (outcome store.Inser
 		return outcome, false, nil
 	}
 	rows := []*pending{p}
-	full, err := s.fullQueues(ctx, rows, map[identity.ClientID]string{p.client: ""})
+	full, err := s.fullQueues(ctx, rows, map[identity.ClientID]target{p.client: {}})
 	if err != nil || full[p.client] {
 		return outcome, false, err
 	}
 	least := s.sequence.next()
 	look := s.lookUpTarget(ctx, p)
 	defer look.wait()
-	var inserted int64
 	err = s.writeAlone(ctx, func(t session) (err error) {
-		inserted, err = t.exec(ctx, t.s.sql(insertLone), p.loneArgs(least)...)
+		p.seq, err = t.number(ctx, t.s.sql(insertLone), p.loneArgs(least)...)
 		return err
 	})
-	if err != nil || inserted == 0 {
+	if err != nil || p.seq == 0 {
 		return outcome, false, err
 	}
 	s.queues.added(rows)
-	// Without an answer the client streams nowhere: that costs a hint, and the next sweep finds the message.
-	target := look.wait()
-	// The number is least or the clock, which the look read at the same time or nearly so. Only a clock that is set back
-	// just then could tell the difference.
-	s.sequence.passed(max(least, target.now))
-	outcome.StreamingTo = target.streamingTo
-	return outcome, true, nil
+	s.sequence.passed(p.seq)
+	// Without an answer the client streams nowhere: that costs a hint, and the next sweep finds the message. The look may have
+	// seen the message itself; it then is the newest, and whoever is handed it reads the store.
+	to := look.wait()
+	return store.InsertOutcome{StreamingTo: to.streamingTo, Handover: p.handover(to)}, true, nil
 }
 
 // loneArgs are the arguments of insertLone, for a message whose number in the order is least, or the time when that is more.
@@ -66,12 +63,6 @@ func (p *pending) loneArgs(least int64) []any {
 		seconds, nanos, p.payload.size, p.payload.header, p.payload.dataArg(),
 		p.client[:], p.id[:], p.id[:],
 	}
-}
-
-// target is where a message goes.
-type target struct {
-	streamingTo string
-	now         int64 // of the store's clock
 }
 
 // look is a question for a target that is under way.
@@ -87,8 +78,8 @@ func (s *Store) lookUpTarget(ctx context.Context, p *pending) *look {
 	go func() {
 		defer close(l.ended)
 		defer func() { l.cause = recover() }()
-		if targets, now, err := s.insertTargets(ctx, []*pending{p}); err == nil {
-			l.target = target{streamingTo: targets[p.client], now: now}
+		if targets, _, err := s.insertTargets(ctx, []*pending{p}); err == nil {
+			l.target = targets[p.client]
 		}
 	}()
 	return l

@@ -2,6 +2,7 @@ package sqlbase
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"maps"
@@ -14,8 +15,12 @@ import (
 )
 
 const (
-	// insertTargets reads ranges of PRIMARY.
-	insertTargets = `SELECT client_id, streaming_to, {now} FROM clients {index PRIMARY} WHERE client_id IN ({list})`
+	// insertTargets reads ranges of PRIMARY, and for each client with a session the end of a range of PRIMARY of
+	// client_messages.
+	insertTargets = `SELECT c.client_id, c.streaming_to, c.last_contact_us,
+		CASE WHEN c.streaming_to = '' THEN NULL ELSE (SELECT m.seq FROM client_messages AS m {index PRIMARY}
+			WHERE m.client_id = c.client_id ORDER BY m.seq DESC LIMIT 1) END, {now}
+		FROM clients AS c {index PRIMARY} WHERE c.client_id IN ({list})`
 
 	// insertMessages leaves alone what by_message knows already.
 	insertMessages = `INSERT INTO client_messages (client_id, seq, message_id, due_us, attempts, kind, service, message_type,
@@ -89,6 +94,11 @@ func (s *Store) InsertMessages(ctx context.Context, messages []*fspb.Message) (_
 			outcomes[i].Duplicate = true
 		case refused[p.id]:
 			outcomes[i].Err = store.ErrQueueFull
+		case !outcomes[i].Duplicate:
+			to := targets[p.client]
+			outcomes[i].Handover = p.handover(to)
+			to.newest = max(to.newest, p.seq)
+			targets[p.client] = to
 		}
 	}
 	return outcomes, nil
@@ -96,7 +106,7 @@ func (s *Store) InsertMessages(ctx context.Context, messages []*fspb.Message) (_
 
 // sortOut says what can be said before anything is stored: fresh are the messages to insert, each ID once, refused those
 // that a full queue has no room for, unless they are known.
-func sortOut(rows []*pending, outcomes []store.InsertOutcome, targets map[identity.ClientID]string,
+func sortOut(rows []*pending, outcomes []store.InsertOutcome, targets map[identity.ClientID]target,
 	full map[identity.ClientID]bool) (fresh []*pending, refused map[identity.MessageID]bool) {
 	refused = make(map[identity.MessageID]bool)
 	seen := make(map[identity.MessageID]bool)
@@ -104,8 +114,8 @@ func sortOut(rows []*pending, outcomes []store.InsertOutcome, targets map[identi
 		if outcomes[i].Err != nil {
 			continue
 		}
-		streamingTo, known := targets[p.client]
-		outcomes[i].StreamingTo = streamingTo
+		to, known := targets[p.client]
+		outcomes[i].StreamingTo = to.streamingTo
 		switch {
 		case !known:
 			outcomes[i].Err = store.ErrUnknownClient
@@ -176,13 +186,20 @@ func isRekeyRequest(m *fspb.Message) bool {
 		len(m.GetSource().GetClientId()) == 0
 }
 
-// insertTargets returns where the known clients among the destinations stream to, and the store's clock.
-func (s *Store) insertTargets(ctx context.Context, rows []*pending) (targets map[identity.ClientID]string,
+// target is a known client that a message is for.
+type target struct {
+	streamingTo string
+	contact     int64 // its last
+	newest      int64 // number of the newest message that is pending; 0 when there is none, or no session
+}
+
+// insertTargets returns the known clients among the destinations, and the store's clock.
+func (s *Store) insertTargets(ctx context.Context, rows []*pending) (targets map[identity.ClientID]target,
 	now int64, err error) {
-	targets = make(map[identity.ClientID]string)
+	targets = make(map[identity.ClientID]target)
 	for _, p := range rows {
 		if p != nil {
-			targets[p.client] = ""
+			targets[p.client] = target{}
 		}
 	}
 	ids := sortedClients(maps.Keys(targets))
@@ -190,9 +207,11 @@ func (s *Store) insertTargets(ctx context.Context, rows []*pending) (targets map
 	for chunk := range slices.Chunk(ids, maxList) {
 		err := s.read().query(ctx, s.sql(insertTargets, len(chunk)), clientArgs(chunk), func(r row) error {
 			var id identity.ClientID
-			var streamingTo string
-			err := r.Scan(fixed(id[:]), &streamingTo, &now)
-			targets[id] = streamingTo
+			var to target
+			var newest sql.NullInt64
+			err := r.Scan(fixed(id[:]), &to.streamingTo, &to.contact, &newest, &now)
+			to.newest = newest.Int64
+			targets[id] = to
 			return err
 		})
 		if err != nil {

@@ -16,6 +16,7 @@ const dataField protowire.Number = 7
 // payload is a message as stored: encoded once, with its data apart, so that it can be sent without being decoded and
 // listed without its data being read.
 type payload struct {
+	whole  []byte // the serialized message; nothing that is read from a table
 	header []byte // the message without field data
 	data   []byte // the serialized Any; nil when absent
 	size   int    // of both together, as a message
@@ -34,7 +35,7 @@ func encodeMessage(m *fspb.Message) (payload, error) {
 }
 
 func splitMessage(encoded []byte) (payload, error) {
-	p := payload{header: encoded, size: len(encoded)}
+	p := payload{whole: encoded, header: encoded, size: len(encoded)}
 	for at := 0; at < len(encoded); {
 		field, wireType, n := protowire.ConsumeTag(encoded[at:])
 		if n < 0 {

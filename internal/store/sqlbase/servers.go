@@ -9,9 +9,12 @@ import (
 
 const (
 	// upsertServer leaves the time of the start as it was first told.
-	upsertServer = `INSERT INTO servers (server_id, address, version, sessions, draining, heartbeat_us, started_us) VALUES {rows}
-		{upsert server_id: address version sessions draining heartbeat_us}`
-	upsertServerRow = `(?, ?, ?, ?, ?, ?, ?)`
+	upsertServer = `INSERT INTO servers (server_id, address, version, sessions, draining, heartbeat_us, started_us, handover_key)
+		VALUES {rows} {upsert server_id: address version sessions draining heartbeat_us handover_key}`
+	upsertServerRow = `(?, ?, ?, ?, ?, ?, ?, ?)`
+
+	// handoverKey reads one range of by_address, from its end.
+	handoverKey = `SELECT handover_key FROM servers {index by_address} WHERE address = ? ORDER BY started_us DESC LIMIT 1`
 
 	// listServers scans the few rows of servers.
 	listServers = `SELECT server_id, address, version, sessions, draining, heartbeat_us FROM servers
@@ -30,7 +33,7 @@ func (s *Store) Heartbeat(ctx context.Context, info store.ServerInfo) (now time.
 	}
 	row := []any{
 		cut(info.ID, maxAddress), cut(info.Address, maxAddress), cut(info.Version, maxAddress), info.Sessions, info.Draining, us,
-		us - info.Uptime.Microseconds(),
+		us - info.Uptime.Microseconds(), present(info.HandoverKey),
 	}
 	err = s.writeAlone(ctx, func(t session) error {
 		_, err := t.insert(ctx, upsertServer, upsertServerRow, [][]any{row})
@@ -51,6 +54,14 @@ func (s *Store) ListServers(ctx context.Context, maxAge time.Duration) (list []s
 		return err
 	})
 	return list, err
+}
+
+// HandoverKey returns the key of the server that was started last of those that gave an address; it is empty when there is
+// none, or one that is handed nothing.
+func (s *Store) HandoverKey(ctx context.Context, address string) (key []byte, err error) {
+	defer s.op("HandoverKey", &err)()
+	err = s.read().query(ctx, s.sql(handoverKey), []any{cut(address, maxAddress)}, func(r row) error { return r.Scan(&key) })
+	return key, err
 }
 
 // RemoveServer forgets a server that has ended.

@@ -120,6 +120,24 @@ func (t session) exec(ctx context.Context, statement string, args ...any) (int64
 	return result.RowsAffected()
 }
 
+// number runs an expanded INSERT of at most one row, and returns the number of that row, which {number} and {returning} mark;
+// 0 when none was inserted.
+func (t session) number(ctx context.Context, statement string, args ...any) (number int64, err error) {
+	if !t.s.dialect.Hints {
+		err = t.query(ctx, statement, args, func(r row) error { return r.Scan(&number) })
+		return number, err
+	}
+	t.s.metrics.statements.Inc()
+	result, err := t.q.ExecContext(ctx, statement, args...)
+	if err != nil {
+		return 0, err
+	}
+	if inserted, err := result.RowsAffected(); inserted == 0 || err != nil {
+		return 0, err
+	}
+	return result.LastInsertId()
+}
+
 // query runs an expanded statement and calls each for every row of the answer.
 func (t session) query(ctx context.Context, statement string, args []any, each func(row) error) error {
 	if !t.again {

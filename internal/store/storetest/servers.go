@@ -12,6 +12,7 @@ import (
 
 var serverTests = []test{
 	{name: "Heartbeat", run: testServers},
+	{name: "HandoverKeys", run: testHandoverKeys},
 	{name: "TicketKeys", run: testTicketKeys},
 }
 
@@ -43,6 +44,32 @@ func testServers(f *fixture) {
 	if list, err = f.s.ListServers(f.ctx, time.Hour); err != nil || len(list) != 1 {
 		f.Errorf("servers %+v, %v", list, err)
 	}
+}
+
+// testHandoverKeys lets servers take the place of each other at one address.
+func testHandoverKeys(f *fixture) {
+	expect := func(address, want string) {
+		f.Helper()
+		if key, err := f.s.HandoverKey(f.ctx, address); err != nil || string(key) != want {
+			f.Errorf("key %q of %s, %v; want %q", key, address, err, want)
+		}
+	}
+	beat := func(info store.ServerInfo) {
+		f.Helper()
+		_, err := f.s.Heartbeat(f.ctx, info)
+		f.must(err)
+	}
+	expect("h:1", "")
+	old := store.ServerInfo{ID: "old", Address: "h:1", Uptime: time.Hour, HandoverKey: []byte("key of the old")}
+	beat(old)
+	beat(store.ServerInfo{ID: "other", Address: "h:2"})
+	expect("h:1", "key of the old")
+	expect("h:2", "")
+	beat(store.ServerInfo{ID: "new", Address: "h:1", HandoverKey: []byte("key of the new")})
+	beat(old)
+	expect("h:1", "key of the new")
+	f.must(f.s.RemoveServer(f.ctx, "new"))
+	expect("h:1", "key of the old")
 }
 
 func testTicketKeys(f *fixture) {

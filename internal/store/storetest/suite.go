@@ -24,7 +24,7 @@ func RunConformance(t *testing.T, newDatabase func(testing.TB) *Database) {
 		{"Returns", returnTests},
 		{"Pending", pendingTests}, {"Backlog", backlogTests}, {"Unserved", unservedTests}, {"DeadLetters", deadLetterTests},
 		{"Broadcasts", broadcastTests}, {"Files", fileTests}, {"Servers", serverTests}, {"Resources", resourceTests},
-		{"Prune", pruneTests}, {"Schema", schemaTests},
+		{"Handovers", handoverTests}, {"Prune", pruneTests}, {"Schema", schemaTests},
 	} {
 		t.Run(part.name, func(t *testing.T) {
 			for _, test := range part.tests {
