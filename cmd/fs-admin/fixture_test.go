@@ -11,6 +11,7 @@ import (
 	"github.com/farspeak/farspeak/internal/config"
 	"github.com/farspeak/farspeak/internal/identity"
 	"github.com/farspeak/farspeak/internal/notify"
+	"github.com/farspeak/farspeak/internal/store"
 	"github.com/farspeak/farspeak/internal/store/sqlbase"
 	"github.com/farspeak/farspeak/internal/testmysql"
 	"github.com/farspeak/farspeak/test/harness"
@@ -92,6 +93,12 @@ func (s *server) Wake(ids []identity.ClientID) {
 func (s *server) Blacklisted(ids []identity.ClientID) {
 	for _, id := range ids {
 		s.refused <- id
+	}
+}
+
+func (s *server) HandOver(handovers []*store.Handover) {
+	for _, h := range handovers {
+		s.woken <- h.Message.ClientID
 	}
 }
 

@@ -26,9 +26,14 @@ var direct = []struct {
 		why: "these are the ground that everybody stands on",
 	},
 	{
-		of:  []string{"internal/wire", "internal/proxyproto", "internal/batch", "internal/notify", "internal/clientcert"},
+		of:  []string{"internal/wire", "internal/proxyproto", "internal/batch", "internal/clientcert"},
 		may: []string{"internal/identity", "internal/elements", "proto/..."},
 		why: "a protocol or an algorithm, usable and testable without the daemons around it",
+	},
+	{
+		of:  []string{"internal/notify"},
+		may: []string{"internal/identity", "internal/store", "proto/..."},
+		why: "a protocol, which carries the store's messages from one daemon to another",
 	},
 	{
 		of:  []string{"internal/channel"},

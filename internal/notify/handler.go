@@ -15,6 +15,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/farspeak/farspeak/internal/identity"
+	"github.com/farspeak/farspeak/internal/store"
 	notifypb "github.com/farspeak/farspeak/proto/farspeak/notify"
 )
 
@@ -30,6 +31,10 @@ type Sink interface {
 	BroadcastsChanged()
 	// Blacklisted says that these clients may have been blacklisted.
 	Blacklisted(ids []identity.ClientID)
+	// HandOver gives messages that were committed just now, authentic unlike the hints, each client's in order. A request
+	// may come twice, or late: whether a message may still be pushed is for the sink to see. Clients with messages here are
+	// not given to Wake.
+	HandOver(handovers []*store.Handover)
 }
 
 // Handler receives notifications of both forms.

@@ -15,6 +15,7 @@ import (
 
 	"github.com/farspeak/farspeak/internal/identity"
 	"github.com/farspeak/farspeak/internal/notify"
+	"github.com/farspeak/farspeak/internal/store"
 )
 
 // deadline is how long a test waits for what has to happen.
@@ -25,6 +26,7 @@ type recorder struct {
 	mu          sync.Mutex
 	woken       []identity.ClientID
 	blacklisted []identity.ClientID
+	handed      []*store.Handover
 	changed     int
 	calls       chan struct{} // one element for each call
 }
@@ -41,6 +43,13 @@ func (r *recorder) Wake(ids []identity.ClientID) {
 func (r *recorder) Blacklisted(ids []identity.ClientID) {
 	r.mu.Lock()
 	r.blacklisted = append(r.blacklisted, ids...)
+	r.mu.Unlock()
+	r.calls <- struct{}{}
+}
+
+func (r *recorder) HandOver(handovers []*store.Handover) {
+	r.mu.Lock()
+	r.handed = append(r.handed, handovers...)
 	r.mu.Unlock()
 	r.calls <- struct{}{}
 }

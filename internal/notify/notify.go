@@ -17,6 +17,7 @@
 package notify
 
 import (
+	"context"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -36,6 +37,8 @@ const (
 	maxBatchBytes = 2*MaxBatchIDs*10 + 4096
 	// DefaultTimeout is how long one request may take.
 	DefaultTimeout = 2 * time.Second
+	// HandoverKeySize is the length in bytes of the key under which messages are handed over to a server.
+	HandoverKeySize = 32
 )
 
 // Config describes a Client or a Handler.
@@ -48,6 +51,12 @@ type Config struct {
 	Disabled bool
 	// Failed, when set, hears of a server that a Client could reach before and now cannot. It must not block.
 	Failed func(address string, err error)
+	// HandoverKey opens the messages that come to a Handler. Without one of HandoverKeySize bytes it opens nothing, and
+	// takes what it is told as hints.
+	HandoverKey []byte
+	// HandoverKeys tells a Client the key of the server at an address; an empty one says that there is none. Without it the
+	// Client hands nothing over.
+	HandoverKeys func(ctx context.Context, address string) ([]byte, error)
 	// Registerer takes the metrics; nil means none.
 	Registerer prometheus.Registerer
 }

@@ -33,8 +33,14 @@ type Batch struct {
 	BroadcastsChanged bool `protobuf:"varint,2,opt,name=broadcasts_changed,json=broadcastsChanged,proto3" json:"broadcasts_changed,omitempty"`
 	// Clients that were blacklisted just now, 8 bytes each.
 	BlacklistedClientIds [][]byte `protobuf:"bytes,3,rep,name=blacklisted_client_ids,json=blacklistedClientIds,proto3" json:"blacklisted_client_ids,omitempty"`
-	unknownFields        protoimpl.UnknownFields
-	sizeCache            protoimpl.SizeCache
+	// Messages that were committed just now, so that the receiver need not read them: a Handovers, sealed. Their clients are
+	// named by client_ids, too, for a receiver that cannot open it.
+	//
+	// 32 random bytes of salt, then AES-256-GCM with a nonce of zeros and without additional data, under the key
+	// HKDF-SHA256(key of the receiver, salt, "farspeak handover 1").
+	Sealed        []byte `protobuf:"bytes,4,opt,name=sealed,proto3" json:"sealed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Batch) Reset() {
@@ -88,16 +94,190 @@ func (x *Batch) GetBlacklistedClientIds() [][]byte {
 	return nil
 }
 
+func (x *Batch) GetSealed() []byte {
+	if x != nil {
+		return x.Sealed
+	}
+	return nil
+}
+
+// Handovers carries messages to clients; those of one client are in the order in which they were committed.
+type Handovers struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Handovers     []*Handover            `protobuf:"bytes,1,rep,name=handovers,proto3" json:"handovers,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Handovers) Reset() {
+	*x = Handovers{}
+	mi := &file_farspeak_notify_notify_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Handovers) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Handovers) ProtoMessage() {}
+
+func (x *Handovers) ProtoReflect() protoreflect.Message {
+	mi := &file_farspeak_notify_notify_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Handovers.ProtoReflect.Descriptor instead.
+func (*Handovers) Descriptor() ([]byte, []int) {
+	return file_farspeak_notify_notify_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Handovers) GetHandovers() []*Handover {
+	if x != nil {
+		return x.Handovers
+	}
+	return nil
+}
+
+// Handover is one message, with what its receiver has to know to push it without a look into the store.
+type Handover struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// 8 bytes.
+	ClientId []byte `protobuf:"bytes,1,opt,name=client_id,json=clientId,proto3" json:"client_id,omitempty"`
+	// 32 bytes.
+	MessageId []byte `protobuf:"bytes,2,opt,name=message_id,json=messageId,proto3" json:"message_id,omitempty"`
+	// Where the client hands it to.
+	Service string `protobuf:"bytes,3,opt,name=service,proto3" json:"service,omitempty"`
+	Type    string `protobuf:"bytes,4,opt,name=type,proto3" json:"type,omitempty"`
+	// Its place in the store's order of insertion.
+	Seq int64 `protobuf:"varint,5,opt,name=seq,proto3" json:"seq,omitempty"`
+	// The place of the newest other message that was pending for the client; 0 when there was none.
+	After int64 `protobuf:"varint,6,opt,name=after,proto3" json:"after,omitempty"`
+	// When the client's session began, in microseconds since 1970 of the store's clock.
+	ContactUs int64 `protobuf:"varint,7,opt,name=contact_us,json=contactUs,proto3" json:"contact_us,omitempty"`
+	// The serialized fleetspeak.Message.
+	Encoded       []byte `protobuf:"bytes,8,opt,name=encoded,proto3" json:"encoded,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Handover) Reset() {
+	*x = Handover{}
+	mi := &file_farspeak_notify_notify_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Handover) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Handover) ProtoMessage() {}
+
+func (x *Handover) ProtoReflect() protoreflect.Message {
+	mi := &file_farspeak_notify_notify_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Handover.ProtoReflect.Descriptor instead.
+func (*Handover) Descriptor() ([]byte, []int) {
+	return file_farspeak_notify_notify_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Handover) GetClientId() []byte {
+	if x != nil {
+		return x.ClientId
+	}
+	return nil
+}
+
+func (x *Handover) GetMessageId() []byte {
+	if x != nil {
+		return x.MessageId
+	}
+	return nil
+}
+
+func (x *Handover) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+func (x *Handover) GetType() string {
+	if x != nil {
+		return x.Type
+	}
+	return ""
+}
+
+func (x *Handover) GetSeq() int64 {
+	if x != nil {
+		return x.Seq
+	}
+	return 0
+}
+
+func (x *Handover) GetAfter() int64 {
+	if x != nil {
+		return x.After
+	}
+	return 0
+}
+
+func (x *Handover) GetContactUs() int64 {
+	if x != nil {
+		return x.ContactUs
+	}
+	return 0
+}
+
+func (x *Handover) GetEncoded() []byte {
+	if x != nil {
+		return x.Encoded
+	}
+	return nil
+}
+
 var File_farspeak_notify_notify_proto protoreflect.FileDescriptor
 
 const file_farspeak_notify_notify_proto_rawDesc = "" +
 	"\n" +
-	"\x1cfarspeak/notify/notify.proto\x12\x0ffarspeak.notify\"\x8b\x01\n" +
+	"\x1cfarspeak/notify/notify.proto\x12\x0ffarspeak.notify\"\xa3\x01\n" +
 	"\x05Batch\x12\x1d\n" +
 	"\n" +
 	"client_ids\x18\x01 \x03(\fR\tclientIds\x12-\n" +
 	"\x12broadcasts_changed\x18\x02 \x01(\bR\x11broadcastsChanged\x124\n" +
-	"\x16blacklisted_client_ids\x18\x03 \x03(\fR\x14blacklistedClientIdsB=Z;github.com/farspeak/farspeak/proto/farspeak/notify;notifypbb\x06proto3"
+	"\x16blacklisted_client_ids\x18\x03 \x03(\fR\x14blacklistedClientIds\x12\x16\n" +
+	"\x06sealed\x18\x04 \x01(\fR\x06sealed\"D\n" +
+	"\tHandovers\x127\n" +
+	"\thandovers\x18\x01 \x03(\v2\x19.farspeak.notify.HandoverR\thandovers\"\xd5\x01\n" +
+	"\bHandover\x12\x1b\n" +
+	"\tclient_id\x18\x01 \x01(\fR\bclientId\x12\x1d\n" +
+	"\n" +
+	"message_id\x18\x02 \x01(\fR\tmessageId\x12\x18\n" +
+	"\aservice\x18\x03 \x01(\tR\aservice\x12\x12\n" +
+	"\x04type\x18\x04 \x01(\tR\x04type\x12\x10\n" +
+	"\x03seq\x18\x05 \x01(\x03R\x03seq\x12\x14\n" +
+	"\x05after\x18\x06 \x01(\x03R\x05after\x12\x1d\n" +
+	"\n" +
+	"contact_us\x18\a \x01(\x03R\tcontactUs\x12\x18\n" +
+	"\aencoded\x18\b \x01(\fR\aencodedB=Z;github.com/farspeak/farspeak/proto/farspeak/notify;notifypbb\x06proto3"
 
 var (
 	file_farspeak_notify_notify_proto_rawDescOnce sync.Once
@@ -111,16 +291,19 @@ func file_farspeak_notify_notify_proto_rawDescGZIP() []byte {
 	return file_farspeak_notify_notify_proto_rawDescData
 }
 
-var file_farspeak_notify_notify_proto_msgTypes = make([]protoimpl.MessageInfo, 1)
+var file_farspeak_notify_notify_proto_msgTypes = make([]protoimpl.MessageInfo, 3)
 var file_farspeak_notify_notify_proto_goTypes = []any{
-	(*Batch)(nil), // 0: farspeak.notify.Batch
+	(*Batch)(nil),     // 0: farspeak.notify.Batch
+	(*Handovers)(nil), // 1: farspeak.notify.Handovers
+	(*Handover)(nil),  // 2: farspeak.notify.Handover
 }
 var file_farspeak_notify_notify_proto_depIdxs = []int32{
-	0, // [0:0] is the sub-list for method output_type
-	0, // [0:0] is the sub-list for method input_type
-	0, // [0:0] is the sub-list for extension type_name
-	0, // [0:0] is the sub-list for extension extendee
-	0, // [0:0] is the sub-list for field type_name
+	2, // 0: farspeak.notify.Handovers.handovers:type_name -> farspeak.notify.Handover
+	1, // [1:1] is the sub-list for method output_type
+	1, // [1:1] is the sub-list for method input_type
+	1, // [1:1] is the sub-list for extension type_name
+	1, // [1:1] is the sub-list for extension extendee
+	0, // [0:1] is the sub-list for field type_name
 }
 
 func init() { file_farspeak_notify_notify_proto_init() }
@@ -134,7 +317,7 @@ func file_farspeak_notify_notify_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_farspeak_notify_notify_proto_rawDesc), len(file_farspeak_notify_notify_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   1,
+			NumMessages:   3,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
