@@ -40,7 +40,7 @@ func open(ctx context.Context, s settings) (*daemon, error) {
 	}
 	d := &daemon{tier: common, settings: s}
 	nc := s.notifierConfig()
-	nc.Registerer = d.tier.Registry
+	nc.Registerer, nc.HandoverKeys = d.tier.Registry, d.tier.Store.HandoverKey
 	nc.Failed = func(address string, err error) {
 		glog.Warningf("notifications to %s fail from now on: %v", address, err)
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"net"
@@ -40,6 +41,8 @@ type daemon struct {
 	services *services.Manager
 	hints    net.Listener
 	server   *server.Server
+
+	handoverKey []byte // of this process; peers read it in the store
 }
 
 // open makes all parts, so that a wrong setting ends the start before the first client is served. On an error everything
@@ -53,7 +56,8 @@ func open(ctx context.Context, s settings) (*daemon, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &daemon{tier: common, settings: s, garbage: memory.NewCollector()}
+	d := &daemon{tier: common, settings: s, garbage: memory.NewCollector(), handoverKey: make([]byte, notify.HandoverKeySize)}
+	rand.Read(d.handoverKey) // never fails
 	if err := d.openParts(ctx); err != nil {
 		return nil, errors.Join(err, d.close())
 	}
@@ -99,6 +103,7 @@ func (d *daemon) openServer(clients net.Listener) (err error) {
 	cfg.Store, cfg.Services, cfg.Listener, cfg.Registerer = fileStore{d.tier.Store}, d.services, clients, d.tier.Registry
 	cfg.ID, cfg.Version, cfg.Ready, cfg.Worked = id, run.ReadBuild().Version, d.announce, d.garbage.Note
 	cfg.Address = notificationAddress(d.settings.server.Notifications, d.hints.Addr())
+	cfg.HandoverKey = d.handoverKey
 	d.server, err = server.New(cfg)
 	return err
 }
@@ -128,7 +133,9 @@ func (d *daemon) announce() {
 // takeHints serves the notification listener.
 func (d *daemon) takeHints(ctx context.Context) error {
 	n := d.settings.server.Notifier
-	handler := notify.NewHandler(d.server, notify.Config{Secret: n.Secret.Reveal(), Registerer: d.tier.Registry})
+	handler := notify.NewHandler(d.server, notify.Config{
+		Secret: n.Secret.Reveal(), HandoverKey: d.handoverKey, Registerer: d.tier.Registry,
+	})
 	defer handler.Close()
 	web := &http.Server{
 		Handler: handler, ReadTimeout: hintTimeout, WriteTimeout: hintTimeout, IdleTimeout: hintIdle, MaxHeaderBytes: 16 << 10,

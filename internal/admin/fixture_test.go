@@ -229,6 +229,14 @@ func (h *hints) Notify(address string, ids ...identity.ClientID) {
 	h.add(hint{"wake", address, ids})
 }
 
+func (h *hints) HandOver(address string, handovers ...*store.Handover) {
+	var clients []identity.ClientID
+	for _, handover := range handovers {
+		clients = append(clients, handover.Message.ClientID)
+	}
+	h.add(hint{"message", address, clients})
+}
+
 func (h *hints) NotifyBlacklisted(address string, id identity.ClientID) {
 	h.add(hint{"blacklisted", address, []identity.ClientID{id}})
 }

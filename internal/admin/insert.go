@@ -182,7 +182,7 @@ func (s *service) close(ctx context.Context) error {
 	return errors.Join(s.inserts.Close(ctx), s.backlog.Close(ctx))
 }
 
-// writeInserts is one run of the batcher for clients: a transaction, then a hint to each server concerned.
+// writeInserts is one run of the batcher for clients: a transaction, then a word to each server concerned.
 func (s *service) writeInserts(ctx context.Context, items []insertion) ([]store.InsertOutcome, error) {
 	messages := make([]*fspb.Message, len(items))
 	for i, in := range items {
@@ -192,16 +192,30 @@ func (s *service) writeInserts(ctx context.Context, items []insertion) ([]store.
 	if err != nil {
 		return nil, err
 	}
-	holders := make(map[string][]identity.ClientID)
+	s.tellHolders(items, outcomes)
+	return outcomes, nil
+}
+
+// tellHolders hands over what was inserted to the servers that hold the clients, or hints at it.
+func (s *service) tellHolders(items []insertion, outcomes []store.InsertOutcome) {
+	handovers := make(map[string][]*store.Handover)
+	hints := make(map[string][]identity.ClientID)
 	for i, outcome := range outcomes {
-		if outcome.Err == nil && outcome.StreamingTo != "" {
-			holders[outcome.StreamingTo] = append(holders[outcome.StreamingTo], items[i].client)
+		address := outcome.StreamingTo
+		switch {
+		case outcome.Err != nil || address == "":
+		case outcome.Handover != nil:
+			handovers[address] = append(handovers[address], outcome.Handover)
+		default:
+			hints[address] = append(hints[address], items[i].client)
 		}
 	}
-	for address, clients := range holders {
+	for address, list := range handovers {
+		s.notifier.HandOver(address, list...)
+	}
+	for address, clients := range hints {
 		s.notifier.Notify(address, clients...)
 	}
-	return outcomes, nil
 }
 
 // writeBacklog is one run of the batcher for services. Any server takes the messages from the backlog.

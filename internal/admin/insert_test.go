@@ -47,7 +47,7 @@ func TestInsertMessage(t *testing.T) {
 		if got := f.pendingMessages(id); len(got) != 1 || !proto.Equal(got[0], full) {
 			f.Errorf("stored %v, want %v", got, full)
 		}
-		want := []hint{{"wake", "server1:8080", []identity.ClientID{id}}}
+		want := []hint{{"message", "server1:8080", []identity.ClientID{id}}}
 		if got := f.hints.take(); !equalHints(got, want) {
 			f.Errorf("told %v, want %v", got, want)
 		}

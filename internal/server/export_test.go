@@ -1,11 +1,25 @@
 package server
 
+import "github.com/farspeak/farspeak/internal/identity"
+
 // For tests in package server_test.
 var (
-	CheckMemory = (*Server).checkMemory
-	Lifetime    = (*Server).lifetime
-	Close       = (*Server).closeBatchers
+	CheckMemory   = (*Server).checkMemory
+	RegisterAgain = (*Server).registerAgain
+	Lifetime      = (*Server).lifetime
+	Close         = (*Server).closeBatchers
 )
+
+// Idle says that the current session of a client is open, and neither marked nor being handed anything.
+func Idle(s *Server, id identity.ClientID) bool {
+	n := s.registry.get(id)
+	if n == nil {
+		return false
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.phase == fetchIdle
+}
 
 // Opening is how many sessions are there, those included that are still opening.
 func Opening(s *Server) int { return len(s.expiry.all()) }

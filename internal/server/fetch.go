@@ -175,8 +175,7 @@ func (n *session) deliver(due *store.DueMessages) {
 func (n *session) pushDue(due []*store.PendingMessage, weight int64) (unrecorded handout, left, ok bool) {
 	defer n.server.fetchedMemory.give(weight)
 	n.mu.Lock()
-	taken, left := takeTokens(&n.tokens, due)
-	n.starved = n.starved || left
+	taken, left := n.takeLocked(due)
 	planned := n.plan(taken)
 	n.mu.Unlock()
 	out := n.pushAll(taken)
@@ -186,6 +185,16 @@ func (n *session) pushDue(due []*store.PendingMessage, weight int64) (unrecorded
 // isRekey recognises the request that fs-admin stores for a client that it blacklists.
 func (n *session) isRekey(m *store.PendingMessage) bool {
 	return m.ID == identity.RekeyMessageID(n.id)
+}
+
+// takeLocked keeps of what is due what the tokens allow; left says that some had to stay.
+func (n *session) takeLocked(due []*store.PendingMessage) (taken []*store.PendingMessage, left bool) {
+	taken, left = takeTokens(&n.tokens, due)
+	n.starved = n.starved || left
+	for _, m := range taken {
+		n.handed = max(n.handed, m.Seq)
+	}
+	return taken, left
 }
 
 // takeTokens keeps the messages that the tokens allow; left says that some had to stay.

@@ -26,6 +26,8 @@ func (s *Server) heartbeat(ctx context.Context) error {
 		Sessions: s.Sessions(),
 		Draining: s.Draining(),
 		Uptime:   time.Since(s.started),
+
+		HandoverKey: s.cfg.HandoverKey,
 	})
 	if err != nil {
 		return err

@@ -36,6 +36,7 @@ type metrics struct {
 	operation, reading, writing, readSize, writeSize               *prometheus.HistogramVec
 	panics, registrations, keyMismatches, replaced                 prometheus.Counter
 	postponedMarks, lostEnds, swept                                prometheus.Counter
+	handedOver                                                     *prometheus.CounterVec
 	clockSkew                                                      prometheus.Gauge
 
 	log   *rate.Limiter
@@ -80,7 +81,9 @@ func newMetrics(registerer prometheus.Registerer) *metrics {
 		replaced:       single("farspeak_sessions_replaced_total", "Sessions replaced by a newer one of the same client."),
 		postponedMarks: single("farspeak_postponed_marks_total", "Hints put off because a queue was full."),
 		lostEnds:       single("farspeak_lost_session_ends_total", "Ends of sessions that were not written to the store."),
-		swept:          single("farspeak_swept_clients_total", "Clients that a sweep found to have due messages."),
+		handedOver: counter("farspeak_handed_over_messages_total",
+			"Messages that peers handed over, by what was done: pushed, or read from the store first.", "outcome"),
+		swept: single("farspeak_swept_clients_total", "Clients that a sweep found to have due messages."),
 		clockSkew: factory.NewGauge(prometheus.GaugeOpts{
 			Name: "farspeak_store_clock_skew_seconds", Help: "How far this machine's clock is ahead of the store's.",
 		}),

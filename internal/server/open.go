@@ -221,6 +221,7 @@ func (n *session) admitted(c contact, rec record) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.nonce, n.labels, n.fresh = c.nonce, c.client.Labels, c.first
+	n.contact = c.client.LastContact.UnixMicro()
 	n.blacklisted = n.blacklisted || c.client.Blacklisted
 	n.tokens.Start(rec.data.AllowedMessages)
 }

@@ -57,6 +57,8 @@ func (n *session) registerAgain(ctx context.Context) error {
 	}
 	if outcome.Err != nil {
 		n.server.metrics.complain("client %s cannot be registered again: %v", n.id, outcome.Err)
+	} else {
+		n.beginAnew(outcome.Client.LastContact)
 	}
 	n.mark()
 	return nil

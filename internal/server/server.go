@@ -79,6 +79,9 @@ type Config struct {
 	ID      string
 	Address string
 	Version string
+	// HandoverKey is told to peers with the heartbeats. Who has it can hand messages over to this process at Address. Empty
+	// means that nobody can.
+	HandoverKey []byte
 
 	// RequiredLabel is the label that a client has to claim; empty means none.
 	RequiredLabel string

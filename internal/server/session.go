@@ -76,6 +76,8 @@ type session struct {
 	again       bool     // marked while a fetch was under way
 	starved     bool     // the last fetch left messages behind for want of tokens
 	asked       []string // services that the last fetch asked for; nil when that was all of them
+	handed      int64    // the highest number of a message that it was handed: what was asked for and is older went out before
+	contact     int64    // when it began, in microseconds of the store's clock: Client.LastContact
 	seen        uint64   // number of the last broadcast that it was offered
 	labels      []store.Label
 	tokens      wire.Tokens

@@ -86,8 +86,7 @@ func (n *session) firstMessages(ctx context.Context, held *int64) []*store.Pendi
 		return due.Messages[i : i+1]
 	}
 	fit := due.Messages[:fitting(due.Messages, n.server.cfg.MaxPushBytes)]
-	taken, left := takeTokens(&n.tokens, fit)
-	n.starved = n.starved || left
+	taken, left := n.takeLocked(fit)
 	n.again = n.again || left || due.More || len(fit) < len(due.Messages)
 	n.opening.first = n.plan(taken)
 	return taken
