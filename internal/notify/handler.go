@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"path"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -41,6 +42,7 @@ type Sink interface {
 type Handler struct {
 	sink    Sink
 	secret  *[sha256.Size]byte // of the token asked for; nil when none is
+	key     []byte             // opens what is handed over; nil when nothing is
 	metrics *handlerMetrics
 
 	// open is held for reading while the sink is called, for writing to close it.
@@ -50,7 +52,7 @@ type Handler struct {
 
 // NewHandler makes a Handler that passes hints on to sink.
 func NewHandler(sink Sink, cfg Config) *Handler {
-	h := &Handler{sink: sink, metrics: newHandlerMetrics(cfg.Registerer)}
+	h := &Handler{sink: sink, key: cfg.HandoverKey, metrics: newHandlerMetrics(cfg.Registerer)}
 	if cfg.Secret != "" {
 		sum := sha256.Sum256([]byte(cfg.Secret))
 		h.secret = &sum
@@ -124,11 +126,18 @@ func (h *Handler) serveBatch(w http.ResponseWriter, r *http.Request) (status int
 	if err != nil {
 		return http.StatusBadRequest, errors.New("the body cannot be read")
 	}
-	given, err := decodeBatch(body)
+	given, sealed, err := decodeBatch(body)
 	if err != nil {
 		return http.StatusBadRequest, err
 	}
-	return h.deliver(http.StatusNoContent, given)
+	success := http.StatusNoContent
+	if len(sealed) > 0 {
+		if given.handovers, err = open(h.key, sealed); err != nil {
+			h.metrics.unopened.Inc()
+			success = http.StatusAccepted // tells the sender to look for another key; the hints count
+		}
+	}
+	return h.deliver(success, given)
 }
 
 // hints is a checked notification.
@@ -136,23 +145,24 @@ type hints struct {
 	wake        []identity.ClientID
 	blacklisted []identity.ClientID
 	broadcasts  bool
+	handovers   []*store.Handover // their clients are in wake, too
 }
 
-// decodeBatch checks all of a batch before any of it is used.
-func decodeBatch(body []byte) (hints, error) {
+// decodeBatch checks all hints of a batch before any of them is used, and returns what is sealed beside them.
+func decodeBatch(body []byte) (given hints, sealed []byte, err error) {
 	var batch notifypb.Batch
 	if err := proto.Unmarshal(body, &batch); err != nil {
-		return hints{}, errors.New("the body is no farspeak.notify.Batch")
+		return hints{}, nil, errors.New("the body is no farspeak.notify.Batch")
 	}
 	wake, err := clientIDs("client_ids", batch.ClientIds)
 	if err != nil {
-		return hints{}, err
+		return hints{}, nil, err
 	}
 	blacklisted, err := clientIDs("blacklisted_client_ids", batch.BlacklistedClientIds)
 	if err != nil {
-		return hints{}, err
+		return hints{}, nil, err
 	}
-	return hints{wake: wake, blacklisted: blacklisted, broadcasts: batch.BroadcastsChanged}, nil
+	return hints{wake: wake, blacklisted: blacklisted, broadcasts: batch.BroadcastsChanged}, batch.Sealed, nil
 }
 
 func clientIDs(field string, raw [][]byte) ([]identity.ClientID, error) {
@@ -180,8 +190,9 @@ func (h *Handler) deliver(success int, given hints) (status int, err error) {
 	if h.closed {
 		return http.StatusServiceUnavailable, errors.New("stopping")
 	}
-	if len(given.wake) > 0 {
-		h.sink.Wake(given.wake)
+	h.metrics.hints.Add(float64(len(given.wake) + len(given.blacklisted)))
+	if wake := withoutHandovers(given); len(wake) > 0 {
+		h.sink.Wake(wake)
 	}
 	if given.broadcasts {
 		h.sink.BroadcastsChanged()
@@ -189,8 +200,26 @@ func (h *Handler) deliver(success int, given hints) (status int, err error) {
 	if len(given.blacklisted) > 0 {
 		h.sink.Blacklisted(given.blacklisted)
 	}
-	h.metrics.hints.Add(float64(len(given.wake) + len(given.blacklisted)))
+	if len(given.handovers) > 0 {
+		h.metrics.handovers.Add(float64(len(given.handovers)))
+		h.sink.HandOver(given.handovers)
+	}
 	return success, nil
+}
+
+// withoutHandovers returns the clients to wake: not those whose messages came along.
+func withoutHandovers(given hints) []identity.ClientID {
+	if len(given.handovers) == 0 {
+		return given.wake
+	}
+	handed := make(map[identity.ClientID]struct{}, len(given.handovers))
+	for _, h := range given.handovers {
+		handed[h.Message.ClientID] = struct{}{}
+	}
+	return slices.DeleteFunc(given.wake, func(id identity.ClientID) bool {
+		_, found := handed[id]
+		return found
+	})
 }
 
 // authorized compares digests, so that neither the content nor the length of the secret shows in the time it takes.

@@ -4,15 +4,18 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"math"
 	"net/http"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
 	"github.com/farspeak/farspeak/internal/identity"
 	"github.com/farspeak/farspeak/internal/notify"
+	"github.com/farspeak/farspeak/internal/store"
 	notifypb "github.com/farspeak/farspeak/proto/farspeak/notify"
 )
 
@@ -148,14 +151,36 @@ func TestHandlerTakesAFullBatch(t *testing.T) {
 		batch.ClientIds = append(batch.ClientIds, id.Bytes())
 		batch.BlacklistedClientIds = append(batch.BlacklistedClientIds, id.Bytes())
 	}
+	batch.Sealed = fullSeal(t)
 	sink := newRecorder()
-	address := serve(t, notify.NewHandler(sink, notify.Config{}))
+	address := serve(t, notify.NewHandler(sink, notify.Config{HandoverKey: handoverKey(1)}))
 	if status, text := do(t, http.MethodPost, "http://"+address+"/farspeak/notify", "", encode(t, batch)); status != http.StatusNoContent {
 		t.Fatalf("status %d: %s", status, text)
 	}
-	if len(sink.woken) != notify.MaxBatchIDs || len(sink.blacklisted) != notify.MaxBatchIDs {
-		t.Errorf("%d and %d hints arrived, want %d of each", len(sink.woken), len(sink.blacklisted), notify.MaxBatchIDs)
+	if len(sink.woken) != notify.MaxBatchIDs-1 || len(sink.blacklisted) != notify.MaxBatchIDs {
+		t.Errorf("%d and %d hints arrived, want %d of each but for one", len(sink.woken), len(sink.blacklisted), notify.MaxBatchIDs)
 	}
+	if len(sink.handed) != notify.MaxHandovers {
+		t.Errorf("%d messages arrived, want %d", len(sink.handed), notify.MaxHandovers)
+	}
+}
+
+// fullSeal holds as many messages as there may be, of one client, which take as many bytes as they may; their numbers are as
+// long as numbers get.
+func fullSeal(t *testing.T) []byte {
+	t.Helper()
+	handovers := make([]*store.Handover, notify.MaxHandovers)
+	for i := range handovers {
+		h := handover(clientID(0), i, "")
+		h.Message.Encoded = make([]byte, notify.MaxHandoverBytes/notify.MaxHandovers-notify.HandoverSize(h))
+		h.Message.Seq, h.After, h.Contact = math.MinInt64, math.MinInt64, time.UnixMicro(math.MinInt64)
+		handovers[i] = h
+	}
+	sealed, err := notify.Seal(handoverKey(1), handovers)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return sealed
 }
 
 func TestHandlerAsksForTheSecret(t *testing.T) { // G-17
@@ -249,20 +274,30 @@ func FuzzHandler(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
+	handed := handoverProto("text")
+	text := marshal(f, &notifypb.Handovers{Handovers: []*notifypb.Handover{handed}})
 	f.Add("/farspeak/notify", body)
+	f.Add("/farspeak/notify", marshal(f, &notifypb.Batch{
+		ClientIds: [][]byte{id[:], handed.ClientId}, Sealed: sealText(f, handoverKey(1), text),
+	}))
 	f.Add("/client/"+id.String(), []byte(nil))
 	f.Add("/client/nil", []byte{1})
 	f.Add("//", []byte{})
 	f.Fuzz(func(t *testing.T, path string, body []byte) {
 		sink := newRecorder()
-		status := serveDirectly(notify.NewHandler(sink, notify.Config{}), path, body)
-		accepted := status == http.StatusOK || status == http.StatusNoContent
+		status := serveDirectly(notify.NewHandler(sink, notify.Config{HandoverKey: handoverKey(1)}), path, body)
+		accepted := status == http.StatusOK || status == http.StatusNoContent || status == http.StatusAccepted
 		if !accepted && len(sink.calls) > 0 {
 			t.Errorf("status %d, and yet the sink was called", status)
 		}
 		for _, ids := range [][]identity.ClientID{sink.woken, sink.blacklisted} {
 			if slices.Contains(ids, identity.ClientID{}) {
 				t.Error("the sink got a nil ID")
+			}
+		}
+		for _, h := range sink.handed {
+			if status != http.StatusNoContent || slices.Contains(sink.woken, h.Message.ClientID) {
+				t.Errorf("status %d, and a message for %v beside hints for %v", status, h.Message.ClientID, sink.woken)
 			}
 		}
 		if status/100 != 2 && status/100 != 4 {

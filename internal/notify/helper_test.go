@@ -27,6 +27,7 @@ type recorder struct {
 	woken       []identity.ClientID
 	blacklisted []identity.ClientID
 	handed      []*store.Handover
+	handedSizes []int // messages in each call
 	changed     int
 	calls       chan struct{} // one element for each call
 }
@@ -50,6 +51,7 @@ func (r *recorder) Blacklisted(ids []identity.ClientID) {
 func (r *recorder) HandOver(handovers []*store.Handover) {
 	r.mu.Lock()
 	r.handed = append(r.handed, handovers...)
+	r.handedSizes = append(r.handedSizes, len(handovers))
 	r.mu.Unlock()
 	r.calls <- struct{}{}
 }

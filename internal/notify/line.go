@@ -18,6 +18,8 @@ const (
 	// maxReplyHeader and maxReplyBody bound a reply. The first costs the request, the second only the line.
 	maxReplyHeader = 16 << 10
 	maxReplyBody   = 4 << 10
+	// requestHeader is room for the header of a request.
+	requestHeader = 512
 	// maxInterim is how many replies of the sort "100 Continue", which nobody asked for, may come before the reply.
 	maxInterim = 4
 )
@@ -41,6 +43,7 @@ func newLine(conn net.Conn) *line {
 // more, on a new one, if that fails: the server may have closed it just now, and a hint that comes twice does no harm.
 func (c *Client) exchange(ctx context.Context, t *target, request *http.Request) (status int, err error) {
 	var text bytes.Buffer
+	text.Grow(requestHeader + int(request.ContentLength))
 	if err := request.Write(&text); err != nil {
 		return 0, fmt.Errorf("write request: %w", err)
 	}

@@ -22,8 +22,10 @@ const (
 )
 
 type handlerMetrics struct {
-	requests *prometheus.CounterVec // form, outcome
-	hints    prometheus.Counter
+	requests  *prometheus.CounterVec // form, outcome
+	hints     prometheus.Counter
+	handovers prometheus.Counter
+	unopened  prometheus.Counter
 }
 
 func newHandlerMetrics(reg prometheus.Registerer) *handlerMetrics {
@@ -36,6 +38,14 @@ func newHandlerMetrics(reg prometheus.Registerer) *handlerMetrics {
 		hints: f.NewCounter(prometheus.CounterOpts{
 			Name: "farspeak_notification_hints_received_total",
 			Help: "Client IDs named by the notifications that were accepted.",
+		}),
+		handovers: f.NewCounter(prometheus.CounterOpts{
+			Name: "farspeak_notification_handovers_received_total",
+			Help: "Messages that came with the notifications that were accepted.",
+		}),
+		unopened: f.NewCounter(prometheus.CounterOpts{
+			Name: "farspeak_notification_handovers_unopened_total",
+			Help: "Notifications whose messages could not be opened and are read from the store; some are usual after a restart.",
 		}),
 	}
 	for _, form := range []string{formSingle, formBatch} {
@@ -55,7 +65,7 @@ func form(r *http.Request) string {
 
 func outcome(status int) string {
 	switch status {
-	case http.StatusOK, http.StatusNoContent:
+	case http.StatusOK, http.StatusNoContent, http.StatusAccepted:
 		return outcomeAccepted
 	case http.StatusUnauthorized:
 		return outcomeUnauthorized
@@ -77,6 +87,17 @@ const (
 	droppedClosed         = "closed"           // stopping
 )
 
+// Why messages were not handed over: values of the metric label "reason".
+const (
+	uncarriedUnfit       = "unfit"       // too large, or incomplete
+	uncarriedNoRoom      = "no_room"     // too much waits for one server's next request
+	uncarriedHinted      = "hinted"      // a hint for the same client goes along, and makes the server read them
+	uncarriedNoKey       = "no_key"      // the server has told no key, or it could not be asked for
+	uncarriedRefused     = "refused"     // the server could not open them
+	uncarriedUnsupported = "unsupported" // the server understands the original's form only
+	uncarriedFailed      = "failed"      // the request that carried them failed, or the one before them
+)
+
 // Why requests failed: values of the metric label "reason".
 const (
 	failedTimeout      = "timeout"
@@ -86,12 +107,14 @@ const (
 )
 
 type clientMetrics struct {
-	sent      *prometheus.CounterVec // form
-	failed    *prometheus.CounterVec // reason
-	dropped   *prometheus.CounterVec // reason
-	coalesced prometheus.Counter
-	hints     prometheus.Counter
-	latency   prometheus.Histogram
+	sent       *prometheus.CounterVec // form
+	failed     *prometheus.CounterVec // reason
+	dropped    *prometheus.CounterVec // reason
+	coalesced  prometheus.Counter
+	hints      prometheus.Counter
+	handedOver prometheus.Counter
+	left       *prometheus.CounterVec // reason
+	latency    prometheus.Histogram
 }
 
 func newClientMetrics(reg prometheus.Registerer, targets func() float64) *clientMetrics {
@@ -121,6 +144,14 @@ func newClientMetrics(reg prometheus.Registerer, targets func() float64) *client
 			Name: "farspeak_notification_hints_sent_total",
 			Help: "Hints in the notification requests that were accepted.",
 		}),
+		handedOver: f.NewCounter(prometheus.CounterOpts{
+			Name: "farspeak_notification_handovers_sent_total",
+			Help: "Messages in the notification requests that were accepted.",
+		}),
+		left: f.NewCounterVec(prometheus.CounterOpts{
+			Name: "farspeak_notification_handovers_dropped_total",
+			Help: "Messages that were not handed over, by reason; their server reads them from the store.",
+		}, []string{"reason"}),
 		latency: f.NewHistogram(prometheus.HistogramOpts{
 			Name:    "farspeak_notification_request_seconds",
 			Help:    "Duration of notification requests, failed ones included.",
@@ -143,8 +174,18 @@ func (m *clientMetrics) start() {
 		droppedBadAddress, droppedUnsupported, droppedClosed} {
 		m.dropped.WithLabelValues(reason)
 	}
+	for _, reason := range []string{uncarriedUnfit, uncarriedNoRoom, uncarriedHinted, uncarriedNoKey, uncarriedRefused,
+		uncarriedUnsupported, uncarriedFailed} {
+		m.left.WithLabelValues(reason)
+	}
 }
 
 func (m *clientMetrics) drop(reason string, hints int) {
 	m.dropped.WithLabelValues(reason).Add(float64(hints))
+}
+
+func (m *clientMetrics) uncarried(reason string, messages int) {
+	if messages > 0 {
+		m.left.WithLabelValues(reason).Add(float64(messages))
+	}
 }

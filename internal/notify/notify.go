@@ -5,10 +5,14 @@
 // here is retried, stored or waited for: the sender drops what it cannot deliver at once, and counts it. A wrong or forged
 // hint costs its receiver one lookup.
 //
+// Messages that were committed just now may come with the hints for their clients, so that the receiver need not read
+// them. They are sealed under a key that each server tells its peers through the store; what does not open is a hint like
+// any other.
+//
 // Two forms travel over plain HTTP/1.1:
 //
 //	POST /client/<16 hex digits>   the original's: one client, empty body, 200 with an empty body
-//	POST /farspeak/notify          ours: a farspeak.notify.Batch, 204
+//	POST /farspeak/notify          ours: a farspeak.notify.Batch, 204; 202 when it carries what does not open
 //
 // A server that does not know the second form answers it with 404 or 405, and gets the first for a while.
 //
@@ -33,8 +37,10 @@ const (
 	// MaxBatchIDs is the largest number of IDs of one kind that a batch may carry. A Batch of that many, of both kinds,
 	// takes 160 KiB.
 	MaxBatchIDs = 8192
-	// maxBatchBytes bounds the body of a batch: an ID takes 10 bytes, and fields of newer versions find some room.
-	maxBatchBytes = 2*MaxBatchIDs*10 + 4096
+	// maxBatchBytes bounds the body of a batch, 548 KiB: an ID takes 10 bytes, and fields of newer versions find some room.
+	maxBatchBytes = 2*MaxBatchIDs*10 + maxSealedBytes + 4096
+	// maxSealedBytes is what the messages take that it carries.
+	maxSealedBytes = saltSize + maxHandoverBytes + maxHandovers*handoverOverhead + tagSize
 	// DefaultTimeout is how long one request may take.
 	DefaultTimeout = 2 * time.Second
 	// HandoverKeySize is the length in bytes of the key under which messages are handed over to a server.

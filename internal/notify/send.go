@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"slices"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -41,7 +42,9 @@ func (c *Client) next(t *target) (load, bool) {
 		c.rest(t)
 		return load{}, false
 	}
-	return t.take(), true
+	l := t.take()
+	c.metrics.uncarried(uncarriedHinted, l.hinted)
+	return l, true
 }
 
 // settle notes how a load fared. After a failure, what gathered meanwhile goes too.
@@ -53,7 +56,9 @@ func (c *Client) settle(t *target, err error) {
 	} else {
 		t.failed(time.Now())
 		for t.loaded() {
-			c.metrics.drop(droppedBackoff, t.take().size())
+			l := t.take()
+			c.metrics.drop(droppedBackoff, l.size())
+			c.metrics.uncarried(uncarriedFailed, len(l.handovers)+l.hinted)
 		}
 	}
 	c.mu.Unlock()
@@ -78,23 +83,30 @@ func (c *Client) deliver(t *target, l load) error {
 	}
 	c.metrics.failed.WithLabelValues(failure(err)).Inc()
 	c.metrics.drop(droppedFailed, l.size())
+	c.metrics.uncarried(uncarriedFailed, len(l.handovers))
 	return err
 }
 
 func (c *Client) deliverBatch(t *target, l load) error {
+	ctx, cancel := context.WithTimeout(c.ctx, c.cfg.Timeout)
+	defer cancel()
+	sealed, reason := c.seal(ctx, t, l.handovers)
 	body, err := proto.Marshal(&notifypb.Batch{
-		ClientIds:            rawIDs(l.wake),
+		ClientIds:            rawIDs(l.wake, l.handed),
 		BlacklistedClientIds: rawIDs(l.blacklisted),
 		BroadcastsChanged:    l.broadcasts,
+		Sealed:               sealed,
 	})
 	if err != nil {
 		return fmt.Errorf("encode batch: %w", err)
 	}
-	if err := c.post(t, batchPath, body); err != nil {
+	status, err := c.post(ctx, t, batchPath, body)
+	if err != nil {
 		return err
 	}
 	c.metrics.sent.WithLabelValues(formBatch).Inc()
 	c.metrics.hints.Add(float64(l.size()))
+	c.handedOver(t, len(l.handovers), status, reason)
 	return nil
 }
 
@@ -104,9 +116,10 @@ func (c *Client) deliverSingly(t *target, l load) error {
 	if l.broadcasts {
 		c.metrics.drop(droppedUnsupported, 1)
 	}
-	ids := append(l.wake, l.blacklisted...)
+	c.metrics.uncarried(uncarriedUnsupported, len(l.handovers))
+	ids := slices.Concat(l.wake, l.handed, l.blacklisted)
 	for i, id := range ids {
-		if err := c.post(t, singlePath+id.String(), nil); err != nil {
+		if err := c.postSingly(t, id); err != nil {
 			c.metrics.failed.WithLabelValues(failure(err)).Inc()
 			c.metrics.drop(droppedFailed, len(ids)-i)
 			return err
@@ -117,13 +130,18 @@ func (c *Client) deliverSingly(t *target, l load) error {
 	return nil
 }
 
-// post makes one request and returns nil when it was accepted.
-func (c *Client) post(t *target, path string, body []byte) error {
+func (c *Client) postSingly(t *target, id identity.ClientID) error {
 	ctx, cancel := context.WithTimeout(c.ctx, c.cfg.Timeout)
 	defer cancel()
+	_, err := c.post(ctx, t, singlePath+id.String(), nil)
+	return err
+}
+
+// post makes one request and returns the status with which it was accepted.
+func (c *Client) post(ctx context.Context, t *target, path string, body []byte) (status int, err error) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+t.address+path, bytes.NewReader(body))
 	if err != nil {
-		return fmt.Errorf("make request: %w", err)
+		return 0, fmt.Errorf("make request: %w", err)
 	}
 	if len(body) > 0 {
 		request.Header.Set("Content-Type", "application/x-protobuf")
@@ -132,15 +150,15 @@ func (c *Client) post(t *target, path string, body []byte) error {
 		request.Header.Set("Authorization", "Bearer "+c.cfg.Secret)
 	}
 	started := time.Now()
-	status, err := c.exchange(ctx, t, request)
+	status, err = c.exchange(ctx, t, request)
 	c.metrics.latency.Observe(time.Since(started).Seconds())
 	if err != nil {
-		return fmt.Errorf("notify %s: %w", t.address, err)
+		return 0, fmt.Errorf("notify %s: %w", t.address, err)
 	}
 	if status/100 != 2 {
-		return fmt.Errorf("notify %s: %w", t.address, statusError(status))
+		return 0, fmt.Errorf("notify %s: %w", t.address, statusError(status))
 	}
-	return nil
+	return status, nil
 }
 
 // failure names the reason of a failed request.
@@ -159,10 +177,13 @@ func failure(err error) string {
 	}
 }
 
-func rawIDs(ids []identity.ClientID) [][]byte {
-	raw := make([][]byte, len(ids))
-	for i := range ids {
-		raw[i] = ids[i][:]
+func rawIDs(lists ...[]identity.ClientID) [][]byte {
+	var raw [][]byte
+	for _, ids := range lists {
+		raw = slices.Grow(raw, len(ids))
+		for i := range ids {
+			raw = append(raw, ids[i][:])
+		}
 	}
 	return raw
 }

@@ -4,9 +4,11 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/url"
+	"slices"
 	"time"
 
 	"github.com/farspeak/farspeak/internal/identity"
+	"github.com/farspeak/farspeak/internal/store"
 )
 
 // Backoff of a server that failed: hints for it are dropped for so long, at no cost to whoever gives them (G-33).
@@ -32,6 +34,7 @@ type target struct {
 
 	// Guarded by Client.mu.
 	waiting    map[identity.ClientID]hintKind
+	handovers  handoverQueue
 	broadcasts bool
 	sending    bool // a sender takes what waits
 	used       time.Time
@@ -42,6 +45,8 @@ type target struct {
 	// Owned by the sender, and while there is none guarded by Client.mu.
 	line        *line // nil when there is none
 	singleUntil time.Time
+	key         []byte    // under which it is handed messages; nil while it is not known
+	askKeyAt    time.Time // when it may be asked for next
 }
 
 // load is what one request carries.
@@ -49,24 +54,30 @@ type load struct {
 	wake        []identity.ClientID
 	blacklisted []identity.ClientID
 	broadcasts  bool
+	handovers   []*store.Handover
+	handed      []identity.ClientID // the clients of handovers, none of which is in wake
+	hinted      int                 // handovers that were left out because their client is woken anyway
 }
 
-// size is the number of hints.
+// size is the number of hints. A client with messages is one.
 func (l load) size() int {
-	n := len(l.wake) + len(l.blacklisted)
+	n := len(l.wake) + len(l.blacklisted) + len(l.handed)
 	if l.broadcasts {
 		n++
 	}
 	return n
 }
 
-func (t *target) loaded() bool { return len(t.waiting) > 0 || t.broadcasts }
+func (t *target) loaded() bool {
+	return len(t.waiting) > 0 || t.broadcasts || len(t.handovers.waiting) > 0
+}
 
 // take removes what the next request carries.
 func (t *target) take() load {
 	l := load{broadcasts: t.broadcasts}
 	t.broadcasts = false
-	taken := 0
+	t.takeHandovers(&l)
+	taken := len(l.handed)
 	for id, kind := range t.waiting {
 		if taken == MaxBatchIDs {
 			return l
@@ -82,6 +93,20 @@ func (t *target) take() load {
 	}
 	t.waiting = nil // a map keeps the room it once needed
 	return l
+}
+
+// takeHandovers leaves out the messages of clients that are to be woken: the look-up that finds what the hint stands for finds
+// them, too. And who gets messages is not looked up, so the hint would be lost if it came with them.
+func (t *target) takeHandovers(l *load) {
+	if len(t.handovers.waiting) == 0 {
+		return
+	}
+	all := t.handovers.take()
+	l.handovers = slices.DeleteFunc(all, func(h *store.Handover) bool {
+		return t.waiting[h.Message.ClientID]&hintWake != 0
+	})
+	l.hinted = len(all) - len(l.handovers)
+	l.handed = clientsOf(l.handovers)
 }
 
 // succeeded ends a backoff.
