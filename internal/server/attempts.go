@@ -7,6 +7,7 @@ import (
 
 	"github.com/cenkalti/backoff/v5"
 
+	"github.com/farspeak/farspeak/internal/identity"
 	"github.com/farspeak/farspeak/internal/store"
 )
 
@@ -44,6 +45,8 @@ func handoutOf(messages []*store.PendingMessage) handout {
 }
 
 func isDie(m *store.PendingMessage) bool { return m.Service == systemService && m.Type == "Die" }
+
+func (h handout) all() []store.MessageRef { return slices.Concat(h.attempts, h.last) }
 
 func (h handout) empty() bool { return len(h.attempts) == 0 && len(h.last) == 0 }
 
@@ -85,6 +88,29 @@ func (s *Server) handedOut(h handout) error {
 	}
 	_, err := to.Do(ctx, h.attempts)
 	return err
+}
+
+// undo says that messages of one client which counted as handed out were not. A store that is away lets them come again after
+// the redelivery interval.
+func (s *Server) undo(messages []*store.PendingMessage) {
+	if len(messages) == 0 {
+		return
+	}
+	id := messages[0].ClientID
+	err := s.undone.DoAsync(handoutOf(messages).all(), func(_ struct{}, err error) {
+		if err != nil {
+			s.metrics.complain("noting what client %s did not get: %v", id, err)
+		}
+		s.Wake([]identity.ClientID{id})
+	})
+	if err != nil {
+		s.metrics.complain("noting what client %s did not get: %v", id, err)
+	}
+}
+
+// writeUndone runs one batch of what was not handed out.
+func (s *Server) writeUndone(ctx context.Context, groups [][]store.MessageRef) ([]struct{}, error) {
+	return make([]struct{}, len(groups)), s.cfg.Store.UndoAttempts(ctx, slices.Concat(groups...))
 }
 
 // writeAttempts runs one batch of attempts.

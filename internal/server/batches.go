@@ -34,7 +34,7 @@ const (
 
 // startBatchers makes the batchers: from here on, closeBatchers has to be called.
 func (s *Server) startBatchers() error {
-	var errs [6]error
+	var errs [7]error
 	s.lookups, errs[0] = batch.New(batch.Config[identity.ClientID, *store.Client]{
 		Name: "client_lookups", Run: s.lookUp, MaxItems: lookupBatch, Workers: lookupWorkers,
 		Split: worthSplitting, Timeout: contactTimeout, Registerer: s.cfg.Registerer,
@@ -55,7 +55,11 @@ func (s *Server) startBatchers() error {
 		Name: "returns", Run: s.writeReturns, MaxItems: attemptBatch,
 		Split: worthSplitting, Registerer: s.cfg.Registerer,
 	})
-	s.broadcasts, errs[5] = newBroadcasts(s)
+	s.undone, errs[5] = batch.New(batch.Config[[]store.MessageRef, struct{}]{
+		Name: "undone_attempts", Run: s.writeUndone, MaxItems: attemptBatch, Queue: fetchQueue,
+		Split: worthSplitting, Registerer: s.cfg.Registerer,
+	})
+	s.broadcasts, errs[6] = newBroadcasts(s)
 	return errors.Join(errs[:]...)
 }
 
@@ -71,7 +75,7 @@ func (s *Server) closeBatchers() {
 	defer cancel()
 	err := errors.Join(s.fetches.Close(ctx), s.broadcasts.close(ctx), s.lookups.Close(ctx)) // these start pushes
 	s.crew.Close()
-	err = errors.Join(err, s.attempts.Close(ctx), s.returns.Close(ctx), s.contacts.Close(ctx), s.idle.close())
+	err = errors.Join(err, s.attempts.Close(ctx), s.returns.Close(ctx), s.undone.Close(ctx), s.contacts.Close(ctx), s.idle.close())
 	if err != nil {
 		glog.Warningf("flushing at the end: %v", err)
 	}

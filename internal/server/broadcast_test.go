@@ -190,3 +190,31 @@ func TestBroadcastWhileTheSessionOpens(t *testing.T) {
 		t.Errorf("got %v, want the announcement", got)
 	}
 }
+
+// A broadcast that was assigned to a client which has just left waits for its next session, not for the redelivery: it was
+// handed to nobody.
+func TestBroadcastToAClientThatLeft(t *testing.T) {
+	var faults *faultyStore
+	f := start(t, withFaults(&faults))
+	agent := newTestAgent(t, f.address)
+	stream, _ := agent.session(&fspb.ContactData{})
+	assign := faults.hold(assignBroadcast)
+	f.broadcast(t, store.UnlimitedBroadcast)
+	f.server.BroadcastsChanged()
+	waitFor(t, "the broadcast to be handed out", func() bool { return faults.count(assignBroadcast) == 1 })
+	if err := stream.raw.Close(); err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, "the end of the session to be recorded", func() bool {
+		clients, err := f.store.GetClients(t.Context(), []identity.ClientID{agent.id})
+		return err == nil && clients[agent.id].StreamingTo == ""
+	})
+	assign()
+	waitFor(t, "the broadcast to be due", func() bool {
+		due, err := f.store.DueMessages(t.Context(), []store.DueRequest{{ClientID: agent.id, Limit: 10}})
+		return err == nil && len(due[agent.id].Messages) == 1
+	})
+	if _, first := agent.session(&fspb.ContactData{}); len(first.Messages) != 1 || first.Messages[0].MessageType != "Announcement" {
+		t.Errorf("got %v in the next session, want the announcement", first)
+	}
+}

@@ -77,8 +77,8 @@ func (n *session) fits(a *activeBroadcast) bool {
 }
 
 // push sends instances of one client's broadcasts to the session that is current by now, and gives weight back then. They
-// need no tokens; their attempt is recorded already, so that they come again when this write is lost, or when there is no
-// session any more.
+// need no tokens; their attempt is recorded already, so that they come again when this write is lost. When there is no session
+// any more, or it takes nothing, that is undone: the client gets them with its next session.
 func (b *broadcasts) push(instances []*store.PendingMessage, weight int64) {
 	var n *session
 	if len(instances) > 0 {
@@ -86,11 +86,13 @@ func (b *broadcasts) push(instances []*store.PendingMessage, weight int64) {
 	}
 	if n == nil {
 		b.memory.give(weight)
+		b.server.undo(instances)
 		return
 	}
 	n.pushWhenOpen(func() {
 		defer b.memory.give(weight)
-		n.pushAll(instances)
+		sent := n.pushAll(instances)
+		b.server.undo(instances[len(sent):])
 	})
 }
 

@@ -142,6 +142,7 @@ type Server struct {
 	fetches  *batch.Batcher[fetchTurn, *store.DueMessages]
 	attempts *batch.Batcher[[]store.MessageRef, struct{}]
 	returns  *batch.Batcher[[]store.MessageRef, struct{}] // of sessions that ended
+	undone   *batch.Batcher[[]store.MessageRef, struct{}] // counted as attempts and not written to any session
 
 	// life ends when sessions are cut off: at the end of a drain.
 	life    context.Context

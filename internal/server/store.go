@@ -34,6 +34,7 @@ type messageStore interface {
 	DueMessages(ctx context.Context, requests []store.DueRequest) (map[identity.ClientID]*store.DueMessages, error)
 	RecordAttempts(ctx context.Context, refs []store.MessageRef, redeliverAfter time.Duration) error
 	ReturnMessages(ctx context.Context, refs []store.MessageRef, redeliverAfter time.Duration) error
+	UndoAttempts(ctx context.Context, refs []store.MessageRef) error
 	CompleteMessages(ctx context.Context, refs []store.MessageRef) error
 	DueClients(ctx context.Context, after int64, limit int) (ids []identity.ClientID, upTo int64, err error)
 }

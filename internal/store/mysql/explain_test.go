@@ -188,6 +188,7 @@ func (e *explained) hot(n int) map[string]func() {
 		},
 		"RecordAttempts": func() { e.must(e.s.RecordAttempts(e.ctx, refs, time.Hour)) },
 		"ReturnMessages": func() { e.must(e.s.ReturnMessages(e.ctx, refs, time.Hour)) },
+		"UndoAttempts":   func() { e.must(e.s.UndoAttempts(e.ctx, refs)) },
 		"AckMessages": func() {
 			check(e.s.AckMessages(e.ctx, acks[:n/2]))
 			check(e.s.AckMessages(e.ctx, acks[:n/2+1])) // most are completed

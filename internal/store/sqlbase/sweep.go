@@ -21,6 +21,10 @@ const (
 		SET due_us = CASE WHEN attempts = 0 THEN due_us ELSE {now} + ? END, attempts = attempts + 1
 		WHERE message_id IN ({list})`
 
+	// undoAttempts changes rows by ranges of by_message.
+	undoAttempts = `UPDATE client_messages {index by_message} SET attempts = 0, due_us = {now}
+		WHERE message_id IN ({list}) AND attempts = 1`
+
 	// dueClients reads one range of by_due, in order.
 	dueClients = `SELECT due_us, client_id FROM client_messages {index by_due} WHERE due_us > ? AND due_us <= ?
 		ORDER BY due_us, client_id LIMIT ?`
@@ -50,8 +54,19 @@ func (s *Store) ReturnMessages(ctx context.Context, refs []store.MessageRef, red
 	return s.handedOut(ctx, returnMessages, refs, redeliverAfter)
 }
 
+// UndoAttempts says that messages which counted as handed out once, since they were made, were not: they are due.
+func (s *Store) UndoAttempts(ctx context.Context, refs []store.MessageRef) (err error) {
+	defer s.op("UndoAttempts", &err)()
+	return s.changeMessages(ctx, undoAttempts, refs)
+}
+
 // handedOut counts an attempt for each message, by recordAttempts or returnMessages.
 func (s *Store) handedOut(ctx context.Context, template string, refs []store.MessageRef, redeliverAfter time.Duration) error {
+	return s.changeMessages(ctx, template, refs, redeliverAfter.Microseconds())
+}
+
+// changeMessages changes messages by a statement with some arguments and a list of IDs.
+func (s *Store) changeMessages(ctx context.Context, template string, refs []store.MessageRef, before ...any) error {
 	ids := make([]identity.MessageID, len(refs))
 	for i, ref := range refs {
 		ids[i] = ref.ID
@@ -59,7 +74,7 @@ func (s *Store) handedOut(ctx context.Context, template string, refs []store.Mes
 	ids = sortedMessages(slices.Values(ids))
 	record := func(t session) error {
 		for chunk := range slices.Chunk(ids, maxList) {
-			args := append([]any{redeliverAfter.Microseconds()}, messageArgs(chunk)...)
+			args := slices.Concat(before, messageArgs(chunk))
 			if _, err := t.exec(ctx, s.sql(template, len(chunk)), args...); err != nil {
 				return err
 			}

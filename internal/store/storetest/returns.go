@@ -12,6 +12,7 @@ var returnTests = []test{
 	{name: "FirstTime", run: testReturnFirst},
 	{name: "AcrossTheNextSession", run: testReturnLate},
 	{name: "NothingToReturn", run: testReturnNothing},
+	{name: "NotHandedOut", run: testUndoAttempts},
 }
 
 // What a session that ended had for the first time stays due; what was handed out before waits its time.
@@ -57,4 +58,23 @@ func testReturnNothing(f *fixture) {
 	if f.status(idOf(list[0])).Result == nil {
 		f.Error("a message that was acknowledged came back")
 	}
+}
+
+// What counts as handed out once and was not is due again, and as new; what was handed out twice, or is new, stays as it is.
+func testUndoAttempts(f *fixture) {
+	id := f.client()
+	list := messages(3, id, "service")
+	f.insert(list...)
+	refs := refsOf(id, idsOf(list))
+	f.must(f.s.RecordAttempts(f.ctx, refs[:2], time.Hour))
+	f.must(f.s.RecordAttempts(f.ctx, refs[1:2], time.Hour))
+	f.must(f.s.UndoAttempts(f.ctx, append(refs, store.MessageRef{ClientID: id, ID: identity.NewMessageID()})))
+	due := f.due(id, 10)
+	if got, want := dueIDs(due), idsOf(slices.Delete(slices.Clone(list), 1, 2)); !slices.Equal(got, want) {
+		f.Fatalf("due %v, want %v", got, want)
+	}
+	if due.Messages[0].Attempts != 0 || due.Messages[1].Attempts != 0 {
+		f.Errorf("attempts %d and %d, want none", due.Messages[0].Attempts, due.Messages[1].Attempts)
+	}
+	f.must(f.s.UndoAttempts(f.ctx, nil))
 }
