@@ -40,11 +40,12 @@ func (s *Store) insertLone(ctx context.Context, p *pending) (outcome store.Inser
 	least := s.sequence.next()
 	look := s.lookUpTarget(ctx, p)
 	defer look.wait()
+	inserted := false
 	err = s.writeAlone(ctx, func(t session) (err error) {
-		p.seq, err = t.number(ctx, t.s.sql(insertLone), p.loneArgs(least)...)
+		p.seq, inserted, err = t.number(ctx, t.s.sql(insertLone), p.loneArgs(least)...)
 		return err
 	})
-	if err != nil || p.seq == 0 {
+	if err != nil || !inserted {
 		return outcome, false, err
 	}
 	s.queues.added(rows)

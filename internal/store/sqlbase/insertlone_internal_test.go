@@ -55,3 +55,16 @@ func TestSequenceRises(t *testing.T) {
 		t.Errorf("number %d after 2000, then %d", rows[0].seq, q.next())
 	}
 }
+
+// A message whose number the database does not tell cannot be put in order by the server, and is left for it to read.
+func TestNoHandoverWithoutANumber(t *testing.T) {
+	to := target{streamingTo: "s:1", contact: 1}
+	p := &pending{client: identity.NewClientID(), seq: 5}
+	if h := p.handover(to); h == nil || h.Message.Seq != 5 {
+		t.Errorf("handed over %+v, want number 5", h)
+	}
+	p.seq = 0
+	if h := p.handover(to); h != nil {
+		t.Errorf("handed over %+v", h)
+	}
+}

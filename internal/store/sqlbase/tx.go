@@ -120,22 +120,27 @@ func (t session) exec(ctx context.Context, statement string, args ...any) (int64
 	return result.RowsAffected()
 }
 
-// number runs an expanded INSERT of at most one row, and returns the number of that row, which {number} and {returning} mark;
-// 0 when none was inserted.
-func (t session) number(ctx context.Context, statement string, args ...any) (number int64, err error) {
+// number runs an expanded INSERT of at most one row. It says whether that was inserted, and returns its number, which {number}
+// and {returning} mark: 0 from a database that does not tell.
+func (t session) number(ctx context.Context, statement string, args ...any) (number int64, inserted bool, err error) {
 	if !t.s.dialect.Hints {
-		err = t.query(ctx, statement, args, func(r row) error { return r.Scan(&number) })
-		return number, err
+		err = t.query(ctx, statement, args, func(r row) error {
+			inserted = true
+			return r.Scan(&number)
+		})
+		return number, inserted, err
 	}
 	t.s.metrics.statements.Inc()
 	result, err := t.q.ExecContext(ctx, statement, args...)
 	if err != nil {
-		return 0, err
+		return 0, false, err
 	}
-	if inserted, err := result.RowsAffected(); inserted == 0 || err != nil {
-		return 0, err
+	rows, err := result.RowsAffected()
+	if rows == 0 || err != nil {
+		return 0, false, err
 	}
-	return result.LastInsertId()
+	number, err = result.LastInsertId()
+	return number, true, err
 }
 
 // query runs an expanded statement and calls each for every row of the answer.
