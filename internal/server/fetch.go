@@ -41,7 +41,7 @@ func (n *session) markLocked() {
 		n.turn++
 		n.phase = fetchQueued
 		if err := n.server.fetches.DoAsync(fetchTurn{n, n.turn}, n.fetched); err != nil {
-			n.phase = fetchIdle // overloaded, or stopping
+			n.phase, n.behind = fetchIdle, true // overloaded, or stopping
 			n.server.metrics.postponedMarks.Inc()
 			n.server.retries.add(n)
 		}
@@ -62,7 +62,7 @@ func (n *session) beginFetch(turn uint64) (store.DueRequest, bool) {
 		return store.DueRequest{}, false
 	}
 	request, ok := dueRequest(n.id, &n.tokens)
-	n.asked, n.starved = request.Services, false
+	n.asked, n.starved, n.behind = request.Services, false, false
 	return request, ok
 }
 
@@ -133,7 +133,7 @@ func (n *session) fetched(due *store.DueMessages, err error) {
 // fetch has to be remembered here.
 func (n *session) retryFetch() {
 	n.mu.Lock()
-	n.phase = fetchIdle
+	n.phase, n.behind = fetchIdle, true
 	n.mu.Unlock()
 	n.server.retries.add(n)
 }

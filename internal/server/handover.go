@@ -54,7 +54,7 @@ func (n *session) handOver(handed []*store.Handover) bool {
 // followsLocked says whether a fetch by this session would return just these messages: they are for it and not for one before
 // or after, everything older went out in it, and they did not. That holds against repeats, too, however late.
 func (n *session) followsLocked(handed []*store.Handover) bool {
-	if !n.takesMessagesLocked() || n.phase != fetchIdle || n.starved {
+	if !n.takesMessagesLocked() || n.phase != fetchIdle || n.starved || n.behind {
 		return false
 	}
 	last := n.handed

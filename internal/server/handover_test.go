@@ -197,3 +197,32 @@ func TestHandoverIsRedelivered(t *testing.T) {
 		return err == nil && len(due[agent.id].Messages) == 2
 	})
 }
+
+// What a fetch was to bring and did not, because the store was away, goes before what is handed over meanwhile.
+func TestHandoverWaitsForAFetchThatFailed(t *testing.T) {
+	var faults *faultyStore
+	f := start(t, withFaults(&faults))
+	agent := newTestAgent(t, f.address)
+	stream, _ := agent.session(&fspb.ContactData{AllowedMessages: map[string]uint64{"S": 1, "T": 1}})
+	left := f.handovers(t, agent.id, "S", 2)
+	f.server.HandOver(left)
+	expectHanded(t, stream, left[0])
+	waitFor(t, "the session", func() bool { return server.Idle(f.server, agent.id) })
+	other := f.handovers(t, agent.id, "T", 1)
+	f.server.HandOver(other)
+	expectHanded(t, stream, other...)
+	waitFor(t, "the session", func() bool { return server.Idle(f.server, agent.id) })
+	asked := faults.count(dueMessages)
+	faults.fail(dueMessages, errTest)
+	stream.send(framed(agent.wrap(&fspb.ContactData{AllowedMessages: map[string]uint64{"S": 10}})))
+	if got := stream.next(); got.AckIndex != 1 {
+		t.Fatalf("got %v, want an acknowledgement", got)
+	}
+	waitFor(t, "the fetch to fail", func() bool {
+		return faults.count(dueMessages) > asked && server.Idle(f.server, agent.id)
+	})
+	handed := f.handovers(t, agent.id, "S", 1)
+	f.server.HandOver(handed)
+	faults.fail(dueMessages, nil)
+	expectHanded(t, stream, left[1], handed[0])
+}

@@ -80,12 +80,11 @@ func (n *session) addTokens(returned map[string]uint64) {
 		return
 	}
 	n.mu.Lock()
+	defer n.mu.Unlock()
 	n.tokens.Add(returned)
-	wanted := n.starved || n.passedOver(returned)
-	n.starved = false
-	n.mu.Unlock()
-	if wanted {
-		n.mark()
+	if n.starved || n.passedOver(returned) {
+		n.starved = false
+		n.markLocked() // before anything that is handed over can pass what was left
 	}
 }
 

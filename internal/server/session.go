@@ -75,6 +75,7 @@ type session struct {
 	turn        uint64   // counts fetches, so that one that was given up is told from its successor
 	again       bool     // marked while a fetch was under way
 	starved     bool     // the last fetch left messages behind for want of tokens
+	behind      bool     // the last fetch failed or did not begin: what waits may go before whatever comes
 	asked       []string // services that the last fetch asked for; nil when that was all of them
 	handed      int64    // the highest number of a message that it was handed: what was asked for and is older went out before
 	contact     int64    // when it began, in microseconds of the store's clock: Client.LastContact
