@@ -42,20 +42,26 @@ func withSystemService(t *testing.T, f **fixture) func(*server.Config) {
 // acknowledge sends an acknowledgement as an agent does, and waits for that of its record.
 func (s *testStream) acknowledge(a *testAgent, ids []identity.MessageID) {
 	s.t.Helper()
+	s.send(framed(a.wrap(&fspb.ContactData{Messages: []*fspb.Message{acknowledgement(s.t, ids)}})))
+	if got := s.next(); got.AckIndex == 0 || len(got.Messages) != 0 {
+		s.t.Fatalf("got %v, want an acknowledgement", got)
+	}
+}
+
+// acknowledgement is the message by which an agent acknowledges messages.
+func acknowledgement(t testing.TB, ids []identity.MessageID) *fspb.Message {
+	t.Helper()
 	ack := &fspb.MessageAckData{}
 	for _, id := range ids {
 		ack.MessageIds = append(ack.MessageIds, id.Bytes())
 	}
 	data, err := anypb.New(ack)
 	if err != nil {
-		s.t.Fatal(err)
+		t.Fatal(err)
 	}
 	m := toService("system", "ack of "+ids[0].String())
 	m.MessageType, m.Data = "MessageAck", data
-	s.send(framed(a.wrap(&fspb.ContactData{Messages: []*fspb.Message{m}})))
-	if got := s.next(); got.AckIndex == 0 || len(got.Messages) != 0 {
-		s.t.Fatalf("got %v, want an acknowledgement", got)
-	}
+	return m
 }
 
 // attempts is how many messages of the store were handed out that often.
