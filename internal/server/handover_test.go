@@ -226,3 +226,53 @@ func TestHandoverWaitsForAFetchThatFailed(t *testing.T) {
 	faults.fail(dueMessages, nil)
 	expectHanded(t, stream, left[1], handed[0])
 }
+
+// What is handed over to a server that drains, or has ended, is pushed in time or stays due for the client's next session.
+func TestHandoverWhileDraining(t *testing.T) {
+	f := start(t, func(c *server.Config) { c.RedeliveryInterval = time.Hour })
+	agent := newTestAgent(t, f.address)
+	stream, _ := agent.session(&fspb.ContactData{})
+	handed := f.handovers(t, agent.id, "S", 30)
+	stopped := make(chan struct{})
+	go func() {
+		defer close(stopped)
+		f.stop()
+	}()
+	var got []identity.MessageID
+	for i := range handed {
+		f.server.HandOver(handed[i : i+1])
+		if i == 10 {
+			waitFor(t, "the drain", f.server.Draining)
+		}
+	}
+	for {
+		data, err := stream.tryNext()
+		if err != nil {
+			break
+		}
+		for _, m := range data.Messages {
+			got = append(got, identity.MessageID(m.MessageId))
+		}
+		if data.DoneSending {
+			_ = stream.body.Close()
+			_, _ = stream.raw.Write([]byte("\r\n"))
+		}
+	}
+	<-stopped
+	f.server.HandOver(handed)
+	due, err := f.store.DueMessages(t.Context(), []store.DueRequest{{ClientID: agent.id, Limit: 100}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range due[agent.id].Messages {
+		got = append(got, m.ID)
+	}
+	for _, h := range handed {
+		if !slices.Contains(got, h.Message.ID) {
+			t.Errorf("message %s neither came nor waits", h.Message.ID)
+		}
+	}
+	if len(got) != len(handed) {
+		t.Errorf("%d messages came or wait, want %d", len(got), len(handed))
+	}
+}
