@@ -113,8 +113,10 @@ func (w *world) act(r *rand.Rand) {
 		agent.grant(r)
 	case n < 18:
 		agent.leave(r)
-	case n < 19 && r.IntN(2) == 0:
+	case n < 19:
 		w.faults.fail(dueMessages, errTest) // until the next barrier
+		agent.grant(r)
+		w.insert(r)
 	default:
 		agent.connect(r, randomTokens(r))
 	}
