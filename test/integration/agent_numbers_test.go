@@ -102,7 +102,7 @@ func countAsDaemon(ctx context.Context, l *ledger) error {
 	var sending sync.WaitGroup
 	var sendErr error
 	next := l.last + 1
-	sending.Go(func() { sendErr = sendNumbers(ctx, daemon, self, next, window) })
+	sending.Go(func() { sendErr = sendNumbers(ctx, daemon, self, next, window, l.enough) })
 	err = receiveNumbers(ctx, daemon, l, window)
 	cancel()
 	sending.Wait()
@@ -112,12 +112,15 @@ func countAsDaemon(ctx context.Context, l *ledger) error {
 	return errors.Join(err, sendErr)
 }
 
-// sendNumbers sends each number, and after it the same to this process itself.
-func sendNumbers(ctx context.Context, daemon *service.Daemon, self []byte, n int64, window chan<- struct{}) error {
+// sendNumbers sends each number, and after it the same to this process itself, until there are enough.
+func sendNumbers(ctx context.Context, daemon *service.Daemon, self []byte, n int64, window chan<- struct{}, enough func() bool) error {
 	pace := time.NewTicker(numbersPace())
 	defer pace.Stop()
 	for ; ; n++ {
 		<-pace.C
+		if enough() {
+			return nil
+		}
 		select {
 		case window <- struct{}{}:
 		case <-ctx.Done():
@@ -176,6 +179,14 @@ func openLedger(path string) (*ledger, error) {
 		return nil, err
 	}
 	return &ledger{file: file, last: last}, nil
+}
+
+// enoughSuffix is what the name of a ledger has more in the name of the file that says that there are enough numbers.
+const enoughSuffix = ".enough"
+
+func (l *ledger) enough() bool {
+	_, err := os.Stat(l.file.Name() + enoughSuffix)
+	return err == nil
 }
 
 func (l *ledger) accept(n int64) error {
