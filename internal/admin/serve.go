@@ -28,8 +28,8 @@ const (
 	// pingAfter and pingTimeout find peers that are gone without a farewell.
 	pingAfter   = 2 * time.Minute
 	pingTimeout = 20 * time.Second
-	// callWorkers is how many goroutines answer one call after the other. A new one for each call would copy its stack to a larger one
-	// two or three times before the message is in the batcher, 6 % of fs-admin's CPU; calls beyond that many still get one.
+	// callWorkers is how many goroutines answer one call after the other. A new one for each call would copy its stack to a
+	// larger one two or three times before the message is in the batcher; calls beyond that many still get one.
 	callWorkers = 128
 	// minPing is how often callers may ping. Libraries differ in what they do by default, and pings cost little.
 	minPing = time.Second

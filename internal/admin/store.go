@@ -73,7 +73,8 @@ type serverStore interface {
 	Ping(ctx context.Context) error
 }
 
-// Notifier tells servers that something changed; with messages handed over they need not read what. Its methods do not block; what they say may get lost.
+// Notifier tells servers that something changed; with messages handed over they need not read what. Its methods do not block;
+// what they say may get lost.
 type Notifier interface {
 	Notify(address string, ids ...identity.ClientID)
 	HandOver(address string, handovers ...*store.Handover)

@@ -101,6 +101,9 @@ var (
 
 // watch registers what is read at scrape time.
 func (m *metrics) watch(registerer prometheus.Registerer, s *Server) {
+	for _, outcome := range []string{handedPushed, handedRead} {
+		m.handedOver.WithLabelValues(outcome)
+	}
 	factory := promauto.With(registerer)
 	gauge := func(name, help string, value func() float64) {
 		factory.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, value)

@@ -11,8 +11,8 @@ func (p *pending) handedOut() *store.PendingMessage {
 }
 
 // handover is a message that was inserted for a target, with what the server that holds its session has to know to push it.
-// It is nil when there is no session, or the database does not tell the message's number, and for what servers read themselves: large
-// messages, and their own to rekey.
+// It is nil when there is no session, or the database does not tell the message's number, and for what servers read
+// themselves: large messages, and their own to rekey.
 func (p *pending) handover(to target) *store.Handover {
 	if to.streamingTo == "" || p.seq == 0 || p.kind != kindOrdinary || p.payload.size > store.MaxHandover {
 		return nil

@@ -2,6 +2,7 @@ package sqlbase
 
 import (
 	"context"
+	"time"
 
 	"github.com/farspeak/farspeak/internal/identity"
 	"github.com/farspeak/farspeak/internal/store"
@@ -73,11 +74,16 @@ type look struct {
 	cause  any    // of a panic
 }
 
+// lookTimeout bounds the look: the message is committed meanwhile, and its sender should not wait for a connection that hangs.
+const lookTimeout = 5 * time.Second
+
 // lookUpTarget asks for the target of a message. The caller waits for the answer.
 func (s *Store) lookUpTarget(ctx context.Context, p *pending) *look {
 	l := &look{ended: make(chan struct{})}
+	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
 	go func() {
 		defer close(l.ended)
+		defer cancel()
 		defer func() { l.cause = recover() }()
 		if targets, _, err := s.insertTargets(ctx, []*pending{p}); err == nil {
 			l.target = targets[p.client]
