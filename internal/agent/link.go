@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/golang/glog"
+
+	"github.com/farspeak/farspeak/internal/resume"
 )
 
 // LinkConfig says how the agent keeps in touch with its servers.
@@ -162,6 +164,7 @@ func (l *link) currentStatus() LinkStatus {
 type transports struct {
 	dial    DialConfig
 	revoked func([]byte) bool
+	tickets resume.Tickets
 
 	mu      sync.Mutex
 	current *http.Transport
@@ -176,7 +179,7 @@ func (t *transports) get(id *Identity) *http.Transport {
 		if t.current != nil {
 			t.current.CloseIdleConnections()
 		}
-		t.current, t.of = t.dial.newTransport(id, t.revoked), id
+		t.current, t.of = t.dial.newTransport(id, t.revoked, &t.tickets), id
 	}
 	return t.current
 }

@@ -52,6 +52,7 @@ type attempt struct {
 	length  int64
 	proto   string
 	resumed bool
+	curve   tls.CurveID
 	client  *x509.Certificate
 }
 
@@ -109,7 +110,7 @@ func (s *fakeServer) requests(path string) []attempt {
 
 func (s *fakeServer) serve(w http.ResponseWriter, r *http.Request) {
 	a := attempt{at: time.Now(), path: r.URL.Path, header: r.Header.Clone(), length: r.ContentLength, proto: r.Proto,
-		resumed: r.TLS.DidResume}
+		resumed: r.TLS.DidResume, curve: r.TLS.CurveID}
 	if len(r.TLS.PeerCertificates) == 1 {
 		a.client = r.TLS.PeerCertificates[0]
 	}

@@ -65,7 +65,7 @@ func TestAckOfRecordThatWasNotSentEndsTheSession(t *testing.T) {
 func TestOrderedAcksAllowAWindow(t *testing.T) {
 	t.Parallel()
 	s := newFakeServer(t)
-	s.header.Set(wire.FeaturesHeader, wire.ServerFeatures)
+	s.header.Set(wire.FeaturesHeader, wire.FeatureOrderedAcks)
 	r := start(t, s, nil, "echo")
 	n := s.open()
 	for i := range byte(3) {

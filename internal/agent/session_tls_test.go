@@ -2,12 +2,15 @@ package agent_test
 
 import (
 	"bytes"
+	"crypto/tls"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"google.golang.org/protobuf/proto"
 
 	"github.com/farspeak/farspeak/internal/agent"
+	"github.com/farspeak/farspeak/internal/wire"
 	fspb "github.com/farspeak/farspeak/proto/fleetspeak"
 )
 
@@ -18,6 +21,31 @@ func TestTLSSessionIsResumed(t *testing.T) {
 	s.open().finish()
 	if n := s.open(); !n.attempt.resumed {
 		t.Error("a full handshake for the second session")
+	}
+}
+
+// With servers that open each other's tickets a resumed session is spared the costly half of the key exchange. A ticket that is
+// not opened after all costs nothing but another handshake at once.
+func TestSharedTickets(t *testing.T) {
+	t.Parallel()
+	s := newFakeServer(t)
+	s.header.Set(wire.FeaturesHeader, wire.Features(wire.FeatureOrderedAcks, wire.FeatureSharedTickets))
+	r := start(t, s, nil)
+	first := s.open()
+	first.finish()
+	second := s.open()
+	if a := second.attempt; !a.resumed || a.curve != tls.CurveP256 {
+		t.Errorf("second session: resumed %t, keys by %v", a.resumed, a.curve)
+	}
+	s.http.TLS.SetSessionTicketKeys([][32]byte{{1}})
+	second.finish()
+	for name, n := range map[string]*fakeSession{"first": first, "third": s.open()} {
+		if a := n.attempt; a.resumed || a.curve != tls.X25519MLKEM768 {
+			t.Errorf("%s session: resumed %t, keys by %v", name, a.resumed, a.curve)
+		}
+	}
+	if e := r.agent.Status().Link.LastError; strings.Contains(e, "TLS") {
+		t.Errorf("the agent complains of the handshake: %s", e)
 	}
 }
 

@@ -31,6 +31,11 @@ var direct = []struct {
 		why: "a protocol or an algorithm, usable and testable without the daemons around it",
 	},
 	{
+		of:  []string{"internal/resume"},
+		may: []string{"internal/wire"},
+		why: "the agent and the simulated ones shake hands alike, by what the server's answer said",
+	},
+	{
 		of:  []string{"internal/notify"},
 		may: []string{"internal/identity", "internal/store", "proto/..."},
 		why: "a protocol, which carries the store's messages from one daemon to another",
@@ -91,7 +96,7 @@ var direct = []struct {
 	},
 	{
 		of:  []string{"internal/agent/..."},
-		may: []string{"internal/agent/...", "internal/wire", "internal/channel", "internal/identity", "internal/winreg", "proto/..."},
+		may: []string{"internal/agent/...", "internal/resume", "internal/wire", "internal/channel", "internal/identity", "internal/winreg", "proto/..."},
 		why: "the agent and the servers share the protocol and nothing else",
 	},
 	{
@@ -121,7 +126,7 @@ var direct = []struct {
 	},
 	{
 		of:  []string{"internal/load/..."},
-		may: []string{"internal/load/...", "internal/wire", "internal/identity", "proto/..."},
+		may: []string{"internal/load/...", "internal/resume", "internal/wire", "internal/identity", "proto/..."},
 		why: "the load tool is a peer like any other, and works against every server of the protocol",
 	},
 	{

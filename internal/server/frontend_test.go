@@ -13,6 +13,7 @@ import (
 	"github.com/farspeak/farspeak/internal/clientcert"
 	"github.com/farspeak/farspeak/internal/identity"
 	"github.com/farspeak/farspeak/internal/server"
+	"github.com/farspeak/farspeak/internal/wire"
 	fspb "github.com/farspeak/farspeak/proto/fleetspeak"
 )
 
@@ -101,6 +102,8 @@ func TestFrontendModes(t *testing.T) {
 			go func() { _, _ = send.Write(agent.first(&fspb.ContactData{})) }()
 			if got := b.post("/streaming-message", test.header, body); got.StatusCode != http.StatusOK {
 				t.Errorf("stream: status %d", got.StatusCode)
+			} else if wire.HasFeature(got.Header, wire.FeatureSharedTickets) {
+				t.Error("the server speaks for tickets that are the balancer's")
 			}
 			if known, err := f.store.GetClients(t.Context(), []identity.ClientID{agent.id}); err != nil || len(known) != 1 {
 				t.Errorf("known clients: %v, %v", known, err)

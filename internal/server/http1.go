@@ -29,17 +29,17 @@ const (
 
 // sessionHeader opens the answer of a session, lastChunk ends it.
 const (
-	sessionHeader = "HTTP/1.1 200 OK\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n" +
-		wire.FeaturesHeader + ": " + wire.ServerFeatures + "\r\n"
-	lastChunk = "0\r\n\r\n"
+	sessionHeader = "HTTP/1.1 200 OK\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n"
+	lastChunk     = "0\r\n\r\n"
 )
 
-// headerFor is the header of a session's answer, which promises a lifetime unless that is 0.
-func headerFor(promised time.Duration) string {
-	if promised == 0 {
-		return sessionHeader + "\r\n"
+// headerFor is the header of a session's answer.
+func headerFor(p promise) string {
+	header := sessionHeader + wire.FeaturesHeader + ": " + p.features + "\r\n"
+	if p.lifetime > 0 {
+		header += wire.SessionLifetimeHeader + ": " + wire.FormatLifetime(p.lifetime) + "\r\n"
 	}
-	return sessionHeader + wire.SessionLifetimeHeader + ": " + wire.FormatLifetime(promised) + "\r\n\r\n"
+	return header + "\r\n"
 }
 
 // http1Stream is a hijacked connection. What net/http keeps for a request (buffers, goroutines, the parsed header) is
@@ -60,7 +60,7 @@ type http1Stream struct {
 }
 
 // hijack takes the connection and, when the peer waits for it, tells it to send its body.
-func hijack(w http.ResponseWriter, r *http.Request, idle *idlePoller, promised time.Duration) (*http1Stream, error) {
+func hijack(w http.ResponseWriter, r *http.Request, idle *idlePoller, p promise) (*http1Stream, error) {
 	chunked := len(r.TransferEncoding) > 0
 	length := r.ContentLength
 	expects := r.Header.Get("Expect") != ""
@@ -79,7 +79,7 @@ func hijack(w http.ResponseWriter, r *http.Request, idle *idlePoller, promised t
 		_ = conn.Close()
 		return nil, fmt.Errorf("taking the connection over: %w", err)
 	}
-	s := &http1Stream{body: body{chunked: chunked}, conn: conn, socket: netpoll.Of(conn), idle: idle, header: headerFor(promised)}
+	s := &http1Stream{body: body{chunked: chunked}, conn: conn, socket: netpoll.Of(conn), idle: idle, header: headerFor(p)}
 	if !chunked {
 		s.left = length
 	}

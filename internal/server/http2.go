@@ -16,8 +16,7 @@ type http2Stream struct {
 	body    io.Reader
 	w       http.ResponseWriter
 	control *http.ResponseController
-	// promised is the lifetime that the answer tells; 0: none.
-	promised time.Duration
+	promise promise
 
 	mu       sync.Mutex
 	aborted  bool // guarded by mu
@@ -27,9 +26,9 @@ type http2Stream struct {
 func (s *http2Stream) Read(p []byte) (int, error) { return s.body.Read(p) }
 
 func (s *http2Stream) start() {
-	s.w.Header().Set(wire.FeaturesHeader, wire.ServerFeatures)
-	if s.promised > 0 {
-		s.w.Header().Set(wire.SessionLifetimeHeader, wire.FormatLifetime(s.promised))
+	s.w.Header().Set(wire.FeaturesHeader, s.promise.features)
+	if s.promise.lifetime > 0 {
+		s.w.Header().Set(wire.SessionLifetimeHeader, wire.FormatLifetime(s.promise.lifetime))
 	}
 	s.w.WriteHeader(http.StatusOK)
 }

@@ -31,7 +31,7 @@ func (s *Server) handleStream(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	lifetime, promised := s.lifetime(r.Header)
-	transport, err := s.openStream(w, r, promised)
+	transport, err := s.openStream(w, r, promise{features: s.features, lifetime: promised})
 	if err != nil {
 		s.work.Done()
 		s.refuseStream(failed("the connection cannot be taken over", err), r.RemoteAddr, o, func(*refusal) {})

@@ -37,7 +37,7 @@ func (s *Server) handlePoll(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	w.Header().Set("Content-Type", "application/octet-stream")
-	w.Header().Set(wire.FeaturesHeader, wire.ServerFeatures)
+	w.Header().Set(wire.FeaturesHeader, s.features)
 	w.Header().Set("Content-Length", strconv.Itoa(len(reply.body)))
 	o.writing(len(reply.body))
 	_, err = w.Write(reply.body)

@@ -128,6 +128,7 @@ type Config struct {
 // Server terminates the connections of agents. Make it with New, run it once with Run.
 type Server struct {
 	cfg      Config
+	features string // value of wire.FeaturesHeader
 	started  time.Time
 	metrics  *metrics
 	budget   *wire.Budget
@@ -172,6 +173,7 @@ func New(cfg Config) (*Server, error) {
 	cfg.TLS = withTickets(cfg.TLS)
 	s := &Server{
 		cfg:           cfg,
+		features:      featuresOf(&cfg),
 		started:       time.Now(),
 		metrics:       newMetrics(cfg.Registerer),
 		budget:        wire.NewBudget(cfg.RecordMemory),

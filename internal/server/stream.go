@@ -42,10 +42,10 @@ type stream interface {
 const goodbyeTimeout = 2 * time.Second
 
 // openStream takes the connection of an HTTP/1.1 request over; on HTTP/2 it works through the library, whose streams
-// cannot be taken over. The answer promises a lifetime unless that is 0.
-func (s *Server) openStream(w http.ResponseWriter, r *http.Request, promised time.Duration) (stream, error) {
+// cannot be taken over.
+func (s *Server) openStream(w http.ResponseWriter, r *http.Request, p promise) (stream, error) {
 	if r.ProtoMajor < 2 {
-		return hijack(w, r, &s.idle, promised)
+		return hijack(w, r, &s.idle, p)
 	}
 	control := http.NewResponseController(w)
 	if err := control.EnableFullDuplex(); err != nil && !errors.Is(err, http.ErrNotSupported) {
@@ -55,5 +55,5 @@ func (s *Server) openStream(w http.ResponseWriter, r *http.Request, promised tim
 	if err := errors.Join(control.SetReadDeadline(time.Time{}), control.SetWriteDeadline(time.Time{})); err != nil {
 		return nil, err
 	}
-	return &http2Stream{body: r.Body, w: w, control: control, promised: promised}, nil
+	return &http2Stream{body: r.Body, w: w, control: control, promise: p}, nil
 }

@@ -16,6 +16,10 @@ const FeaturesHeader = "Farspeak-Features"
 // release a record with its own acknowledgement instead of waiting for the complete set.
 const FeatureOrderedAcks = "ordered-acks"
 
+// FeatureSharedTickets says that a TLS session can be resumed on any server of the fleet, also after a restart: an agent with a
+// ticket may leave the costly half of the key exchange out.
+const FeatureSharedTickets = "shared-tickets"
+
 // AgentHeader is an optional request header with the version of our agent: it says that the agent keeps a session for as
 // long as the server likes.
 const AgentHeader = "Farspeak-Agent"
@@ -38,8 +42,8 @@ func Lifetime(header http.Header) time.Duration {
 	return time.Duration(seconds) * time.Second
 }
 
-// ServerFeatures is the value that our server sends.
-const ServerFeatures = FeatureOrderedAcks
+// Features is the value of FeaturesHeader for some features.
+func Features(names ...string) string { return strings.Join(names, ", ") }
 
 // HasFeature says whether a response announces a feature.
 func HasFeature(header http.Header, feature string) bool {

@@ -11,7 +11,7 @@ import (
 // Features are told in a header that the original ignores, and absence means none (G-42).
 func TestFeatures(t *testing.T) {
 	for value, want := range map[string]bool{
-		"": false, wire.ServerFeatures: true, "x,ordered-acks": true, "x, ordered-acks": true, "ordered-acks-not": false,
+		"": false, wire.Features("x", wire.FeatureOrderedAcks): true, "x,ordered-acks": true, "x, ordered-acks": true, "ordered-acks-not": false,
 	} {
 		if got := wire.HasFeature(http.Header{wire.FeaturesHeader: {value}}, wire.FeatureOrderedAcks); got != want {
 			t.Errorf("%q: %v, want %v", value, got, want)

@@ -11,6 +11,8 @@ import (
 	"net"
 	"sync/atomic"
 	"time"
+
+	"github.com/farspeak/farspeak/internal/resume"
 )
 
 const (
@@ -29,6 +31,7 @@ type Dialer struct {
 	sources  []net.Addr
 	turn     atomic.Uint32
 	known    atomic.Pointer[[]byte] // the server certificate that was verified last, DER
+	tickets  resume.Tickets         // what servers said of theirs
 }
 
 // credentialsKey finds the client's identity in the context of a handshake: one TLS configuration serves all clients.
@@ -108,24 +111,26 @@ func (d *Dialer) Dial(ctx context.Context, server string, keys *Keyring, index i
 	if len(d.sources) > 0 {
 		network.LocalAddr = d.sources[int(d.turn.Add(1))%len(d.sources)]
 	}
-	plain, err := network.DialContext(ctx, "tcp", server)
-	if err != nil {
-		return nil, err
-	}
 	config := d.configs[server]
 	if tickets != nil {
 		config = config.Clone()
 		config.ClientSessionCache = tickets
 	}
-	conn := tls.Client(plain, config)
-	_ = conn.SetDeadline(deadline) // fails only on a closed connection, which the handshake notices
 	// The context cannot be cancelled, so that the handshake needs no second goroutine; the deadline bounds it.
 	handshake := context.WithValue(context.WithoutCancel(ctx), credentialsKey{}, keys.at(index))
-	if err := conn.HandshakeContext(handshake); err != nil {
-		_ = plain.Close()
-		return nil, fmt.Errorf("handshake: %w", err)
-	}
-	return conn, nil
+	return d.tickets.Dial(config, func(config *tls.Config) (*tls.Conn, error) {
+		plain, err := network.DialContext(ctx, "tcp", server)
+		if err != nil {
+			return nil, err
+		}
+		conn := tls.Client(plain, config)
+		_ = conn.SetDeadline(deadline) // fails only on a closed connection, which the handshake notices
+		if err := conn.HandshakeContext(handshake); err != nil {
+			_ = plain.Close()
+			return nil, fmt.Errorf("handshake: %w", err)
+		}
+		return conn, nil
+	})
 }
 
 // ticket is a session cache for one client: the last ticket counts.

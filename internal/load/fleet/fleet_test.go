@@ -14,6 +14,7 @@ import (
 	"github.com/farspeak/farspeak/internal/identity"
 	"github.com/farspeak/farspeak/internal/load/fleet"
 	"github.com/farspeak/farspeak/internal/load/measure"
+	"github.com/farspeak/farspeak/internal/wire"
 	fspb "github.com/farspeak/farspeak/proto/fleetspeak"
 )
 
@@ -253,6 +254,7 @@ func TestGroups(t *testing.T) {
 func TestFarewell(t *testing.T) {
 	const clients = 3
 	s := newFakeServer(t)
+	s.features = wire.FeatureSharedTickets
 	c := startFleet(t, s, clients, func(j *fleet.Job) { j.Resume = true })
 	c.do(fleet.Command{Connect: true})
 	c.untilConnected(clients)
@@ -266,6 +268,9 @@ func TestFarewell(t *testing.T) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.classic != clients {
+		t.Errorf("%d sessions have keys by P-256 alone, want those that were resumed", s.classic)
+	}
 	again := 0
 	for _, contact := range s.contacts {
 		if contact.SequencingNonce == 42 {

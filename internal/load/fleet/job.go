@@ -29,7 +29,7 @@ type Job struct {
 	// Classic agrees TLS keys by X25519 alone, as the original's agents do: they are built for a language version whose
 	// default has no ML-KEM. It costs both ends less.
 	Classic bool
-	// Resume keeps TLS session tickets, which agents of the original do not.
+	// Resume keeps TLS session tickets, which agents of the original do not, and uses them as fs-client does.
 	Resume bool
 
 	// KeyFile has the keys; this fleet uses Count of them from First on.

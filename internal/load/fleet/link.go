@@ -62,10 +62,12 @@ func (d *Dialer) open(ctx context.Context, server string, keys *Keyring, index i
 		return nil, err
 	}
 	l := &link{conn: conn}
-	if err := l.begin(server, record); err != nil {
+	said, err := l.begin(server, record)
+	if err != nil {
 		_ = conn.NetConn().Close()
 		return nil, err
 	}
+	d.tickets.Learn(said)
 	if err := conn.SetDeadline(time.Time{}); err != nil {
 		_ = conn.NetConn().Close()
 		return nil, err
@@ -73,41 +75,43 @@ func (d *Dialer) open(ctx context.Context, server string, keys *Keyring, index i
 	return l, nil
 }
 
-func (l *link) begin(server string, record []byte) error {
+// begin does the first exchange and returns the header of the answer.
+func (l *link) begin(server string, record []byte) (http.Header, error) {
 	if _, err := io.WriteString(l.conn, requestHeader(server)); err != nil {
-		return fmt.Errorf("request: %w", err)
+		return nil, fmt.Errorf("request: %w", err)
 	}
 	lines := bufio.NewReaderSize(l.conn, lineBuffer)
-	if err := expect(lines, http.StatusContinue); err != nil {
-		return err
+	if _, err := expect(lines, http.StatusContinue); err != nil {
+		return nil, err
 	}
 	if _, err := l.conn.Write(record); err != nil {
-		return fmt.Errorf("record 0: %w", err)
+		return nil, fmt.Errorf("record 0: %w", err)
 	}
-	if err := expect(lines, http.StatusOK); err != nil {
-		return err
+	header, err := expect(lines, http.StatusOK)
+	if err != nil {
+		return nil, err
 	}
 	l.records = wire.NewRecordReader(httputil.NewChunkedReader(lines), wire.FromServer(nil))
 	first, err := l.records.Next()
 	if err != nil {
-		return fmt.Errorf("answer to record 0: %w", err)
+		return nil, fmt.Errorf("answer to record 0: %w", err)
 	}
 	l.first, l.began = first, time.Now()
-	return nil
+	return header, nil
 }
 
 // expect reads a response header and wants this status.
-func expect(lines *bufio.Reader, status int) error {
+func expect(lines *bufio.Reader, status int) (http.Header, error) {
 	response, err := http.ReadResponse(lines, nil)
 	if err != nil {
-		return fmt.Errorf("response: %w", err)
+		return nil, fmt.Errorf("response: %w", err)
 	}
 	if response.StatusCode == status {
-		return nil
+		return response.Header, nil
 	}
 	text, _ := io.ReadAll(io.LimitReader(response.Body, 200))
 	seconds, _ := strconv.Atoi(response.Header.Get("Retry-After"))
-	return &refused{response.StatusCode, time.Duration(seconds) * time.Second, strings.TrimSpace(string(text))}
+	return nil, &refused{response.StatusCode, time.Duration(seconds) * time.Second, strings.TrimSpace(string(text))}
 }
 
 // write sends a chunk that is one record.

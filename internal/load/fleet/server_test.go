@@ -28,6 +28,8 @@ type fakeServer struct {
 	sessions map[identity.ClientID]*fakeSession // the newest of each client
 	opened   int
 	resumed  int
+	classic  int                 // of them without ML-KEM
+	features string              // of the answers
 	contacts []*fspb.ContactData // of all records
 	messages map[string]int      // from clients, by their source message ID and client
 	acked    map[string]int      // message IDs that clients acknowledged
@@ -76,10 +78,10 @@ func (s *fakeServer) serve(conn net.Conn) {
 	if records.ReadMagic() != nil {
 		return
 	}
-	s.exchange(n, records, state.DidResume)
+	s.exchange(n, records, state)
 }
 
-func (s *fakeServer) exchange(n *fakeSession, records *wire.RecordReader, resumed bool) {
+func (s *fakeServer) exchange(n *fakeSession, records *wire.RecordReader, state tls.ConnectionState) {
 	for index := uint64(0); ; index++ {
 		record, err := records.Next()
 		if err != nil {
@@ -97,11 +99,15 @@ func (s *fakeServer) exchange(n *fakeSession, records *wire.RecordReader, resume
 		s.mu.Lock()
 		s.sessions[n.client] = n
 		s.opened++
-		if resumed {
+		if state.DidResume {
 			s.resumed++
 		}
+		if state.CurveID == tls.CurveP256 {
+			s.classic++
+		}
+		features := s.features
 		s.mu.Unlock()
-		io.WriteString(n.conn, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+		fmt.Fprintf(n.conn, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n%s: %s\r\n\r\n", wire.FeaturesHeader, features)
 		n.write(wire.AppendRecord(nil, wire.AppendContactData(nil, 42, nil)))
 	}
 }

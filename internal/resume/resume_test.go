@@ -1,0 +1,220 @@
+package resume_test
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"io"
+	"math/big"
+	"net"
+	"net/http"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/farspeak/farspeak/internal/resume"
+	"github.com/farspeak/farspeak/internal/wire"
+)
+
+// server makes handshakes, and says hello after each so that tickets arrive.
+type server struct {
+	config  *tls.Config
+	address string
+
+	mu     sync.Mutex
+	hellos int // handshakes that began
+}
+
+func newServer(t *testing.T) *server {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), DNSNames: []string{"fleet.test"},
+		BasicConstraintsValid: true, IsCA: true,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &server{config: &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}}}
+	s.config.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.hellos++
+		return nil, nil
+	}
+	s.newTicketKeys()
+	listener, err := tls.Listen("tcp", "127.0.0.1:0", s.config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.address = listener.Addr().String()
+	var running sync.WaitGroup
+	running.Go(func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			running.Go(func() {
+				defer conn.Close()
+				_, _ = io.WriteString(conn, "hello") // fails with the handshakes that clients give up
+			})
+		}
+	})
+	t.Cleanup(func() {
+		_ = listener.Close()
+		running.Wait()
+	})
+	return s
+}
+
+// newTicketKeys makes the tickets so far worthless.
+func (s *server) newTicketKeys() {
+	var key [32]byte
+	_, _ = rand.Read(key[:]) // never fails
+	s.config.SetSessionTicketKeys([][32]byte{key})
+}
+
+func (s *server) handshakes() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.hellos
+}
+
+// client is the configuration of one that has its own cache.
+func (s *server) client(t *testing.T) *tls.Config {
+	t.Helper()
+	certificate, err := x509.ParseCertificate(s.config.Certificates[0].Certificate[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	roots := x509.NewCertPool()
+	roots.AddCert(certificate)
+	return &tls.Config{ServerName: "fleet.test", RootCAs: roots, ClientSessionCache: tls.NewLRUClientSessionCache(1)}
+}
+
+// dial makes a connection, reads what the server says, its ticket included, and returns what was agreed.
+func (s *server) dial(t *testing.T, tickets *resume.Tickets, config *tls.Config) (tls.ConnectionState, error) {
+	t.Helper()
+	conn, err := tickets.Dial(config, func(config *tls.Config) (*tls.Conn, error) {
+		return tls.DialWithDialer(&net.Dialer{Timeout: 20 * time.Second}, "tcp", s.address, config)
+	})
+	if err != nil {
+		return tls.ConnectionState{}, err
+	}
+	defer conn.Close()
+	if _, err := io.ReadAll(conn); err != nil {
+		t.Fatal(err)
+	}
+	return conn.ConnectionState(), nil
+}
+
+// mustDial dials and wants to know how.
+func (s *server) mustDial(t *testing.T, tickets *resume.Tickets, config *tls.Config, resumed bool, curve tls.CurveID) {
+	t.Helper()
+	state, err := s.dial(t, tickets, config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if state.DidResume != resumed || state.CurveID != curve {
+		t.Errorf("resumed %t with keys by %v, want %t by %v", state.DidResume, state.CurveID, resumed, curve)
+	}
+}
+
+// sharing knows servers that open each other's tickets.
+func sharing() *resume.Tickets {
+	tickets := new(resume.Tickets)
+	tickets.Learn(http.Header{wire.FeaturesHeader: {wire.FeatureSharedTickets}})
+	return tickets
+}
+
+// A session that is resumed leaves ML-KEM out, again and again; one that is not has it.
+func TestResumed(t *testing.T) {
+	s := newServer(t)
+	tickets, config := sharing(), s.client(t)
+	s.mustDial(t, tickets, config, false, tls.X25519MLKEM768)
+	for range 3 {
+		s.mustDial(t, tickets, config, true, tls.CurveP256)
+	}
+	if n := s.handshakes(); n != 4 {
+		t.Errorf("%d handshakes for 4 connections", n)
+	}
+}
+
+// A server that cannot open the ticket gets a handshake in full: a curve never stands alone.
+func TestTicketThatIsNotOpened(t *testing.T) {
+	s := newServer(t)
+	tickets, config := sharing(), s.client(t)
+	s.mustDial(t, tickets, config, false, tls.X25519MLKEM768)
+	s.newTicketKeys()
+	s.mustDial(t, tickets, config, false, tls.X25519MLKEM768)
+	if n := s.handshakes(); n != 3 {
+		t.Errorf("%d handshakes, want 3, one of which was given up", n)
+	}
+	s.mustDial(t, tickets, config, true, tls.CurveP256)
+}
+
+// Handshakes are in full with servers that do not say that they share tickets, or say so no more.
+func TestTicketsThatAreNotShared(t *testing.T) {
+	s := newServer(t)
+	config := s.client(t)
+	for name, tickets := range map[string]*resume.Tickets{"silent": new(resume.Tickets), "changed": sharing()} {
+		tickets.Learn(http.Header{wire.FeaturesHeader: {wire.FeatureOrderedAcks}})
+		t.Run(name, func(t *testing.T) {
+			config := config.Clone()
+			config.ClientSessionCache = tls.NewLRUClientSessionCache(1)
+			s.mustDial(t, tickets, config, false, tls.X25519MLKEM768)
+			s.mustDial(t, tickets, config, true, tls.X25519MLKEM768)
+		})
+	}
+}
+
+// A configuration that chooses its key exchanges keeps them, and one without a cache resumes nothing.
+func TestConfigurationsOfTheirOwn(t *testing.T) {
+	s := newServer(t)
+	chosen, forgetful := s.client(t), s.client(t)
+	chosen.CurvePreferences = []tls.CurveID{tls.CurveP256}
+	forgetful.ClientSessionCache = nil
+	for range 2 {
+		s.mustDial(t, sharing(), forgetful, false, tls.X25519MLKEM768)
+	}
+	s.mustDial(t, sharing(), chosen, false, tls.CurveP256)
+	s.mustDial(t, sharing(), chosen, true, tls.CurveP256)
+}
+
+// TLS 1.2 has no ML-KEM, so that nothing is won by a second handshake.
+func TestOldTLS(t *testing.T) {
+	s := newServer(t)
+	tickets, config := sharing(), s.client(t)
+	config.MaxVersion = tls.VersionTLS12
+	s.mustDial(t, tickets, config, false, tls.X25519)
+	s.newTicketKeys()
+	s.mustDial(t, tickets, config, false, tls.CurveP256)
+	if n := s.handshakes(); n != 2 {
+		t.Errorf("%d handshakes for 2 connections", n)
+	}
+}
+
+// The caller's check of the connection is made for resumed sessions as well.
+func TestOwnCheck(t *testing.T) {
+	s := newServer(t)
+	tickets, config := sharing(), s.client(t)
+	refused := errors.New("refused")
+	config.VerifyConnection = func(state tls.ConnectionState) error {
+		if state.DidResume {
+			return refused
+		}
+		return nil
+	}
+	s.mustDial(t, tickets, config, false, tls.X25519MLKEM768)
+	if _, err := s.dial(t, tickets, config); !errors.Is(err, refused) {
+		t.Errorf("error is %v, want that of the check", err)
+	}
+}
