@@ -34,6 +34,12 @@ const (
 // adminConnections is how many connections submitters share.
 const adminConnections = 4
 
+// streamWindow and connectionWindow are those of sdk/backend's Submitter.
+const (
+	streamWindow     = 1 << 20
+	connectionWindow = 4 << 20
+)
+
 // site is an installation in the split set-up: MariaDB that syncs each commit, fs-servers, and one fs-admin.
 type site struct {
 	dir, bin     string
@@ -188,7 +194,8 @@ func (s *site) startAdmin(ctx context.Context) error {
 		return s.withLog("fs-admin", err)
 	}
 	for range adminConnections {
-		conn, err := grpc.NewClient(s.adminAddr, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithNoProxy())
+		conn, err := grpc.NewClient(s.adminAddr, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithNoProxy(),
+			grpc.WithStaticStreamWindowSize(streamWindow), grpc.WithStaticConnWindowSize(connectionWindow))
 		if err != nil {
 			return err
 		}

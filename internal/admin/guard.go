@@ -15,7 +15,7 @@ import (
 	"github.com/farspeak/farspeak/internal/batch"
 )
 
-// unaryTimeout bounds a call of one request and one answer whose caller set no deadline.
+// unaryTimeout bounds a call of one request and one answer whose caller set no deadline, or a later one.
 const unaryTimeout = 5 * time.Minute
 
 // guard stands around every call: it keeps panics to the call (G-01), gives errors their codes, measures, and writes the
@@ -40,8 +40,11 @@ func (g *guard) cutEndless() { g.cut() }
 // unary is the interceptor of calls with one request and one answer.
 func (g *guard) unary(ctx context.Context, request any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (answer any, err error) {
 	started := time.Now()
-	ctx, cancel := context.WithTimeout(ctx, unaryTimeout)
-	defer cancel()
+	if deadline, ok := ctx.Deadline(); !ok || deadline.Sub(started) > unaryTimeout {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, unaryTimeout)
+		defer cancel()
+	}
 	err = g.run(ctx, info.FullMethod, func() error {
 		answer, err = handler(ctx, request)
 		return err

@@ -31,6 +31,9 @@ const (
 	maxReconnectDelay = 5 * time.Second
 	// maxReply bounds the answer of a backend, which is an empty message.
 	maxReply = 64 << 10
+	// replyWindow is room for the answers of a connection that were not read yet. Fixed windows spare both ends a ping and its answer
+	// with nearly every message, by which the library would measure the line.
+	replyWindow = 1 << 20
 )
 
 // defaultPermanentCodes are those that blame the message itself.
@@ -58,6 +61,8 @@ func newRemote(b *Backend, permanent []codes.Code) (*remote, error) {
 	conn, err := grpc.NewClient(b.Target,
 		grpc.WithTransportCredentials(creds),
 		grpc.WithDisableServiceConfig(),
+		grpc.WithStaticStreamWindowSize(maxReply),
+		grpc.WithStaticConnWindowSize(replyWindow),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: pingEvery, Timeout: pingTimeout}),
 		grpc.WithConnectParams(grpc.ConnectParams{Backoff: reconnect, MinConnectTimeout: maxReconnectDelay}),
 		grpc.WithDefaultCallOptions(grpc.MaxCallSendMsgSize(math.MaxInt32), grpc.MaxCallRecvMsgSize(maxReply)),

@@ -133,6 +133,8 @@ func (p *Processor) Serve(ctx context.Context, listener net.Listener) error {
 	options := []grpc.ServerOption{
 		grpc.MaxRecvMsgSize(p.cfg.MaxMessage),
 		grpc.MaxConcurrentStreams(maxCallsPerConnection),
+		grpc.StaticStreamWindowSize(streamWindow),
+		grpc.StaticConnWindowSize(connectionWindow),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: minPing, PermitWithoutStream: true}),
 	}
 	if p.cfg.TLS != nil {

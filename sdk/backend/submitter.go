@@ -30,6 +30,10 @@ const (
 	pingTimeout = 20 * time.Second
 	// maxReceive bounds one answer. Listing all clients is one message.
 	maxReceive = 1 << 30
+	// streamWindow and connectionWindow are how many bytes may be under way to us, in one call and in all of a connection. Fixed
+	// windows spare both ends a ping and its answer with nearly every call, by which the library would measure the line.
+	streamWindow     = 1 << 20
+	connectionWindow = 4 << 20
 
 	// keepAliveEvery and keepAliveTimeout are those of other backends in the field.
 	keepAliveEvery   = 5 * time.Second
@@ -89,6 +93,8 @@ func (cfg *SubmitterConfig) dialOptions() ([]grpc.DialOption, error) {
 		grpc.WithConnectParams(grpc.ConnectParams{Backoff: reconnect, MinConnectTimeout: maxReconnectDelay}),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: pingEvery, Timeout: pingTimeout}),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxReceive)),
+		grpc.WithStaticStreamWindowSize(streamWindow),
+		grpc.WithStaticConnWindowSize(connectionWindow),
 		grpc.WithNoProxy(), // fs-admin is on the own network; the proxies of the environment lead elsewhere
 	}
 	if cfg.Token != "" {
