@@ -187,18 +187,20 @@ func (b *bench) play(ctx context.Context, name, phase string, clients int, scena
 	return r, err
 }
 
-// quiet is how many cores other processes may use before the table says so.
+// quiet is how many cores may be used by other processes, or other machines, before the table says so.
 const quiet = 0.1
 
 // warnOfOthers says when the machine was not there for the benchmark alone.
 func (b *bench) warnOfOthers(out io.Writer) {
-	worst := 0.0
+	others, stolen := 0.0, 0.0
 	for _, r := range b.results {
-		worst = max(worst, r.Result.Others)
+		others, stolen = max(others, r.Result.Others), max(stolen, r.Result.Stolen)
 	}
-	if worst > quiet {
-		fmt.Fprintf(out, "\nOther processes used up to %s of %d cores meanwhile: rates and times are worse than they would be.\n",
-			number(worst), runtime.NumCPU())
+	for who, cores := range map[string]float64{"Other processes used": others, "The host of this virtual machine gave others": stolen} {
+		if cores > quiet {
+			fmt.Fprintf(out, "\n%s up to %s of %d cores meanwhile: rates and times are worse than they would be.\n",
+				who, number(cores), runtime.NumCPU())
+		}
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/farspeak/farspeak/internal/load/fleet"
 	"github.com/farspeak/farspeak/internal/load/measure"
+	"github.com/farspeak/farspeak/internal/wire"
 )
 
 const (
@@ -141,44 +143,49 @@ func (b *bench) connectionMemory(ctx context.Context, kind string) (float64, err
 	return float64(after.Resident-before.Resident) / floorConnections / 1024, err
 }
 
-// handshakes is what a full and a resumed handshake cost a server, in ms of CPU, and how many clients connect in a second
-// when both ends share this machine.
-func (b *bench) handshakes(ctx context.Context) (full, resumed, perSecond float64, err error) {
+// handshake is what one kind of handshake costs a server, in ms of CPU, and how many clients connect by it in a second when both
+// ends share this machine.
+type handshake struct{ cpuMS, perSecond float64 }
+
+// handshakeFloors are those of bare connections: full ones, resumed ones, and resumed ones without ML-KEM.
+type handshakeFloors struct{ full, resumed, light handshake }
+
+func (b *bench) handshakes(ctx context.Context) (h handshakeFloors, err error) {
 	f, err := b.startFloor(ctx, floorHold)
 	if err != nil {
-		return 0, 0, 0, err
+		return h, err
 	}
 	defer f.kill()
 	dialer, keys, err := b.floorDialer(f)
 	if err != nil {
-		return 0, 0, 0, err
+		return h, err
 	}
 	tickets := make([]tls.ClientSessionCache, floorConnections)
 	for i := range tickets {
 		tickets[i] = tls.NewLRUClientSessionCache(1)
 	}
-	var costs [2]float64
-	for round := range costs {
+	for _, kind := range []*handshake{&h.full, &h.resumed, &h.light} {
+		if kind == &h.light {
+			dialer.Learn(http.Header{wire.FeaturesHeader: {wire.FeatureSharedTickets}})
+		}
 		before, err := measure.ReadUsage(f.pid())
 		if err != nil {
-			return 0, 0, 0, err
+			return h, err
 		}
 		began := time.Now()
 		conns, err := dialAll(ctx, f, dialer, keys, floorConnections, tickets)
-		if err == nil && round == 0 {
-			perSecond = floorConnections / time.Since(began).Seconds()
-		}
+		kind.perSecond = floorConnections / time.Since(began).Seconds()
 		closeAll(conns)
 		if err != nil {
-			return 0, 0, 0, err
+			return h, err
 		}
 		after, err := measure.ReadUsage(f.pid())
 		if err != nil {
-			return 0, 0, 0, err
+			return h, err
 		}
-		costs[round] = (after.CPU - before.CPU).Seconds() * 1000 / floorConnections
+		kind.cpuMS = (after.CPU - before.CPU).Seconds() * 1000 / floorConnections
 	}
-	return costs[0], costs[1], perSecond, nil
+	return h, nil
 }
 
 // echoRate is how many messages of 200 bytes, ten in a request, clients and a server pass over mutual TLS in a second.

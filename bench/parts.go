@@ -14,11 +14,11 @@ const messageSize = 200
 
 // floors are what the machine does without a fabric.
 type floors struct {
-	goroutineKiB, bareKiB       float64
-	fullMS, resumedMS, connects float64
-	echo                        float64
-	callsPerSecond, callMS      float64
-	database                    databaseFloors
+	goroutineKiB, bareKiB  float64
+	handshakes             handshakeFloors
+	echo                   float64
+	callsPerSecond, callMS float64
+	database               databaseFloors
 }
 
 func (b *bench) measureFloors(ctx context.Context) (err error) {
@@ -29,7 +29,7 @@ func (b *bench) measureFloors(ctx context.Context) (err error) {
 	if f.bareKiB, err = b.connectionMemory(ctx, floorBare); err != nil {
 		return err
 	}
-	if f.fullMS, f.resumedMS, f.connects, err = b.handshakes(ctx); err != nil {
+	if f.handshakes, err = b.handshakes(ctx); err != nil {
 		return err
 	}
 	if f.echo, err = b.echoRate(ctx); err != nil {
@@ -44,15 +44,20 @@ func (b *bench) measureFloors(ctx context.Context) (err error) {
 	const part = "floors"
 	b.add(part, "mutual-TLS connection with a goroutine", f.goroutineKiB, "KiB")
 	b.add(part, "mutual-TLS connection without one", f.bareKiB, "KiB")
-	b.add(part, "full handshake, server CPU", f.fullMS, "ms")
-	b.add(part, "resumed handshake, server CPU", f.resumedMS, "ms")
-	b.add(part, "full handshakes, both ends here", f.connects, "/s")
+	for _, kind := range []struct {
+		name string
+		handshake
+	}{{"full", f.handshakes.full}, {"resumed", f.handshakes.resumed}, {"light resumed", f.handshakes.light}} {
+		b.add(part, kind.name+" handshake, server CPU", kind.cpuMS, "ms")
+		b.add(part, kind.name+" handshakes, both ends here", kind.perSecond, "/s")
+	}
 	b.add(part, "messages over mutual TLS, ten in a record, echoed", f.echo, "/s")
 	b.add(part, "unary gRPC calls", f.callsPerSecond, "/s")
 	b.add(part, "one unary gRPC call alone", f.callMS, "ms")
 	b.add(part, "durable inserts, one row each", f.database.single, "/s")
 	b.add(part, "durable inserts, 100 rows each", f.database.batched, "/s")
 	b.add(part, "one durable insert alone", f.database.commitMS, "ms")
+	b.add(part, "one durable insert alone, p99", f.database.commitP99, "ms")
 	return nil
 }
 
@@ -118,14 +123,16 @@ func (b *bench) connectClassic(ctx context.Context) error {
 }
 
 func (b *bench) connectFigures(part string, r *load.Result) {
-	b.figure(part, r, "connects_per_second", "new clients", "/s", atLeast(1500), floor{"bare handshakes", b.floors.connects})
-	b.figure(part, r, "fs-server_cpu_per_connect", "fs-server CPU for a new client", "ms", atMost(0.6), floor{"full handshake", b.floors.fullMS})
+	b.figure(part, r, "connects_per_second", "new clients", "/s", atLeast(1500), floor{"bare handshakes", b.floors.handshakes.full.perSecond})
+	b.figure(part, r, "fs-server_cpu_per_connect", "fs-server CPU for a new client", "ms", atMost(0.6),
+		floor{"full handshake", b.floors.handshakes.full.cpuMS})
 	b.figure(part, r, "statements_per_connect", "statements for a new client", "", atMost(0.5))
 	b.figure(part, r, "load_cpu_per_connect", "load tool's CPU for a new client", "ms")
 	b.figure(part, r, "mariadbd_cpu_per_connect", "mariadbd CPU for a new client", "ms")
-	b.figure(part, r, "reconnects_per_second", "known clients", "/s", floor{"bare handshakes", b.floors.connects})
+	b.figure(part, r, "reconnects_per_second", "known clients", "/s", floor{"light handshakes", b.floors.handshakes.light.perSecond})
 	b.figure(part, r, "resumed_share", "of them with a resumed TLS session", "%")
-	b.figure(part, r, "fs-server_cpu_per_reconnect", "fs-server CPU for a known client", "ms", atMost(0.4), floor{"resumed handshake", b.floors.resumedMS})
+	b.figure(part, r, "fs-server_cpu_per_reconnect", "fs-server CPU for a known client", "ms", atMost(0.4),
+		floor{"light handshake", b.floors.handshakes.light.cpuMS})
 	b.figure(part, r, "statements_per_reconnect", "statements for a known client", "", atMost(0.5))
 }
 
@@ -161,7 +168,7 @@ func (b *bench) downOpen(ctx context.Context, part string) error {
 		alone := floor{"a gRPC call and a commit", b.floors.callMS + b.floors.database.commitMS}
 		b.figure(part, r, "messages_per_second", "messages delivered and acknowledged", "/s", atLeast(190))
 		b.figure(part, r, "arrival_p50_ms", "submit to arrival, p50", "ms", atMost(2.5), alone)
-		b.figure(part, r, "arrival_p99_ms", "submit to arrival, p99", "ms", atMost(10), alone)
+		b.figure(part, r, "arrival_p99_ms", "submit to arrival, p99", "ms", atMost(10), floor{"a commit, p99", b.floors.database.commitP99})
 		b.figure(part, r, "statements_per_message", "statements a message", "")
 		b.proof(part, r)
 	}
@@ -219,9 +226,9 @@ func (b *bench) storm(ctx context.Context) error {
 		})
 	})
 	if r != nil {
-		cpu := float64(b.clients(15_000)) / max(1, b.floors.connects)
+		cpu := float64(b.clients(15_000)) / max(1, b.floors.handshakes.light.perSecond)
 		b.figure(part, r, "seconds_to_99_percent", "99 % back after the server's return", "s")
-		b.figure(part, r, "seconds_to_all", "all back after the server's return", "s", atMost(10), floor{"bare handshakes", cpu})
+		b.figure(part, r, "seconds_to_all", "all back after the server's return", "s", atMost(10), floor{"light handshakes", cpu})
 		b.figure(part, r, "peak_mib", "largest memory of fs-server", "MiB")
 		b.figure(part, r, "resumed_share", "reconnects with a resumed TLS session", "%")
 		b.figure(part, r, "failed_dials", "failed dials a client", "")

@@ -18,13 +18,13 @@ type mark struct {
 	counts     fleet.Counts
 	used       map[string]measure.Usage
 	pids       map[string]int
-	busy       time.Duration // of the machine; 0 where it cannot be told
+	machine    measure.Machine // zero where it cannot be told
 	statements measure.Statements
 }
 
 func (r *run) mark(ctx context.Context) mark {
 	m := mark{at: time.Now(), counts: r.crew.counts(), used: r.usage(), pids: r.watched()}
-	m.busy, _ = measure.Busy()
+	m.machine, _ = measure.ReadMachine()
 	if r.Database != nil {
 		m.statements, _ = r.Database.Read(context.WithoutCancel(ctx)) // without an answer there are no figures of it
 	}
@@ -49,7 +49,7 @@ func (r *run) phase(ctx context.Context, name string, work func(context.Context)
 		}
 		p.Used[name] = u.CPU.Seconds() // all of it, when the process is a new one
 	}
-	p.Others = others(from, to, p.Used, p.Seconds)
+	p.Others, p.Stolen = beside(from, to, p.Used, p.Seconds)
 	if from.statements != nil && to.statements != nil {
 		p.Statements = to.statements.Since(from.statements)
 	}
@@ -57,16 +57,16 @@ func (r *run) phase(ctx context.Context, name string, work func(context.Context)
 	return &r.result.Phases[len(r.result.Phases)-1], err
 }
 
-// others is how many cores worked for processes that are not watched.
-func others(from, to mark, used map[string]float64, seconds float64) float64 {
-	if from.busy == 0 || to.busy == 0 {
-		return 0
+// beside is how many cores worked for processes that are not watched, and how many the host took away.
+func beside(from, to mark, used map[string]float64, seconds float64) (others, stolen float64) {
+	if from.machine.Busy == 0 || to.machine.Busy == 0 {
+		return 0, 0
 	}
-	busy := (to.busy - from.busy).Seconds()
+	busy := (to.machine.Busy - from.machine.Busy).Seconds()
 	for _, watched := range used {
 		busy -= watched
 	}
-	return max(0, busy/seconds)
+	return max(0, busy/seconds), (to.machine.Stolen - from.machine.Stolen).Seconds() / seconds
 }
 
 // connectAll connects all clients, as a phase of its own, and waits until the work of it has ended.

@@ -17,6 +17,8 @@ type Result struct {
 	// Others is how many cores worked for processes that are not watched, in the worst phase. What was measured beside
 	// such work is slower than it would be.
 	Others float64 `json:"others_cores"`
+	// Stolen is how many cores' work the host of a virtual machine had wait while it let others run, in the worst phase.
+	Stolen float64 `json:"stolen_cores"`
 	// Interrupted says that it was ended before its time; Problem is what else went wrong.
 	Interrupted bool   `json:"interrupted,omitempty"`
 	Problem     string `json:"problem,omitempty"`
@@ -53,6 +55,8 @@ type Phase struct {
 	Resident map[string]int64   `json:"resident_bytes"`
 	// Others is how many cores worked for processes that are not watched.
 	Others float64 `json:"others_cores"`
+	// Stolen is how many cores' work the host of a virtual machine had wait.
+	Stolen float64 `json:"stolen_cores"`
 	// Statements are the database's own counters.
 	Statements measure.Statements `json:"statements,omitempty"`
 

@@ -70,7 +70,7 @@ func (r *run) finish(ctx context.Context, err error) {
 	}
 	r.result.Counts = countsByName(r.crew.counts())
 	for _, p := range r.result.Phases {
-		r.result.Others = max(r.result.Others, p.Others)
+		r.result.Others, r.result.Stolen = max(r.result.Others, p.Others), max(r.result.Stolen, p.Stolen)
 	}
 	r.result.Failures = append(sortedFailures(r.crew.failures()), r.result.Failures...)
 	for i, d := range r.crew.latencies() {

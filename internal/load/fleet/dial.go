@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"sync/atomic"
 	"time"
 
@@ -132,6 +133,9 @@ func (d *Dialer) Dial(ctx context.Context, server string, keys *Keyring, index i
 		return conn, nil
 	})
 }
+
+// Learn takes what a server says of its tickets in its answer, for the next connections.
+func (d *Dialer) Learn(answer http.Header) { d.tickets.Learn(answer) }
 
 // ticket is a session cache for one client: the last ticket counts.
 type ticket struct {

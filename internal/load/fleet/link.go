@@ -67,7 +67,7 @@ func (d *Dialer) open(ctx context.Context, server string, keys *Keyring, index i
 		_ = conn.NetConn().Close()
 		return nil, err
 	}
-	d.tickets.Learn(said)
+	d.Learn(said)
 	if err := conn.SetDeadline(time.Time{}); err != nil {
 		_ = conn.NetConn().Close()
 		return nil, err

@@ -81,6 +81,25 @@ func TestSeen(t *testing.T) {
 	}
 }
 
+func TestMachine(t *testing.T) {
+	before, err := measure.ReadMachine()
+	if err != nil || before.Busy <= 0 || before.Stolen < 0 {
+		t.Fatalf("machine was busy for %v, and robbed of %v: %v", before.Busy, before.Stolen, err)
+	}
+	for u, err := measure.ReadUsage(os.Getpid()); ; {
+		now, again := measure.ReadUsage(os.Getpid())
+		if err != nil || again != nil {
+			t.Fatal(err, again)
+		}
+		if now.CPU-u.CPU >= 50*time.Millisecond { // several of the kernel's ticks
+			break
+		}
+	}
+	if after, err := measure.ReadMachine(); err != nil || after.Busy <= before.Busy {
+		t.Errorf("machine was busy for %v before the work and %v after it: %v", before.Busy, after.Busy, err)
+	}
+}
+
 func TestUsage(t *testing.T) {
 	u, err := measure.ReadUsage(os.Getpid())
 	if err != nil {

@@ -29,16 +29,23 @@ func ReadUsage(pid int) (Usage, error) {
 	}, nil
 }
 
-// Busy is how long the cores of the machine worked for anybody, since it started, all cores together.
-func Busy() (time.Duration, error) {
+// Machine is what became of the time of all cores together since the machine started.
+type Machine struct {
+	Busy   time.Duration // they worked for anybody here
+	Stolen time.Duration // there was work, and the host of this virtual machine let others run
+}
+
+// ReadMachine asks the kernel.
+func ReadMachine() (Machine, error) {
 	fs, err := procfs.NewDefaultFS()
 	if err != nil {
-		return 0, fmt.Errorf("machine: %w", err)
+		return Machine{}, fmt.Errorf("machine: %w", err)
 	}
 	stat, err := fs.Stat()
 	if err != nil {
-		return 0, fmt.Errorf("machine: %w", err)
+		return Machine{}, fmt.Errorf("machine: %w", err)
 	}
 	c := stat.CPUTotal
-	return time.Duration((c.User + c.Nice + c.System + c.IRQ + c.SoftIRQ + c.Steal) * float64(time.Second)), nil
+	seconds := func(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
+	return Machine{Busy: seconds(c.User + c.Nice + c.System + c.IRQ + c.SoftIRQ), Stolen: seconds(c.Steal)}, nil
 }

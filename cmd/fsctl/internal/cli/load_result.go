@@ -29,8 +29,8 @@ func (a *app) loadResult(r *load.Result, l *loadFlags) error {
 	return nil
 }
 
-// busyOthers is from how many cores on the work of other processes is worth telling.
-const busyOthers = 0.05
+// worthTelling is from how many cores on it is told what the machine did besides.
+const worthTelling = 0.05
 
 // printLoad prints JSON, or tables of figures, latencies and failures.
 func (a *app) printLoad(r *load.Result) error {
@@ -41,8 +41,11 @@ func (a *app) printLoad(r *load.Result) error {
 	for _, f := range r.Figures {
 		fields = append(fields, field(f.Text, strings.TrimSpace(number(f.Value)+" "+f.Unit)))
 	}
-	if r.Others > busyOthers {
+	if r.Others > worthTelling {
 		fields = append(fields, field("Cores that other processes used", number(r.Others)))
+	}
+	if r.Stolen > worthTelling {
+		fields = append(fields, field("Cores that the machine's host gave to others", number(r.Stolen)))
 	}
 	if err := a.one(r, fields...); err != nil {
 		return err
