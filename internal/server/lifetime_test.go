@@ -4,10 +4,14 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
 	"github.com/farspeak/farspeak/internal/server"
+	"github.com/farspeak/farspeak/internal/wire"
 	fspb "github.com/farspeak/farspeak/proto/fleetspeak"
 )
 
@@ -106,5 +110,28 @@ func TestOnlyOursArePromisedALifetime(t *testing.T) {
 	_, response = ours.openHTTP2(ours.http2Client(ours.loopback), http.Header{agentHeader: {"1.0"}}, ours.first(&fspb.ContactData{}))
 	if got := lifetimeIn(t, response.Header); got < time.Hour {
 		t.Errorf("ours is promised %v over HTTP/2, want the default of hours", got)
+	}
+}
+
+// A server that ends TLS itself says so of its tickets, in each way of answering.
+func TestFeatures(t *testing.T) {
+	f := start(t)
+	agent := newTestAgent(t, f.address)
+	stream, _ := agent.session(&fspb.ContactData{})
+	_, http2 := agent.openHTTP2(agent.http2Client(agent.loopback), nil, agent.first(&fspb.ContactData{}))
+	for name, header := range map[string]http.Header{"HTTP/1.1": stream.response.Header, "HTTP/2": http2.Header} {
+		for _, feature := range []string{wire.FeatureOrderedAcks, wire.FeatureSharedTickets} {
+			if !wire.HasFeature(header, feature) {
+				t.Errorf("%s: no %s in %v", name, feature, header)
+			}
+		}
+	}
+	want := `
+		# HELP farspeak_session_handshakes_total Sessions over TLS by the handshake of their connection: whether it resumed an earlier one, and how keys were agreed.
+		# TYPE farspeak_session_handshakes_total counter
+		farspeak_session_handshakes_total{key_exchange="X25519MLKEM768",resumed="false"} 2
+	`
+	if err := testutil.GatherAndCompare(f.registry, strings.NewReader(want), "farspeak_session_handshakes_total"); err != nil {
+		t.Error(err)
 	}
 }

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"crypto/tls"
 	"net/http"
 	"strconv"
 	"sync"
@@ -36,7 +37,7 @@ type metrics struct {
 	operation, reading, writing, readSize, writeSize               *prometheus.HistogramVec
 	panics, registrations, keyMismatches, replaced                 prometheus.Counter
 	postponedMarks, lostEnds, swept                                prometheus.Counter
-	handedOver                                                     *prometheus.CounterVec
+	handedOver, handshakes                                         *prometheus.CounterVec
 	clockSkew                                                      prometheus.Gauge
 
 	log   *rate.Limiter
@@ -83,6 +84,9 @@ func newMetrics(registerer prometheus.Registerer) *metrics {
 		lostEnds:       single("farspeak_lost_session_ends_total", "Ends of sessions that were not written to the store."),
 		handedOver: counter("farspeak_handed_over_messages_total",
 			"Messages that peers handed over, by what was done: pushed, or read from the store first.", "outcome"),
+		handshakes: counter("farspeak_session_handshakes_total",
+			"Sessions over TLS by the handshake of their connection: whether it resumed an earlier one, and how keys were agreed.",
+			"resumed", "key_exchange"),
 		swept: single("farspeak_swept_clients_total", "Clients that a sweep found to have due messages."),
 		clockSkew: factory.NewGauge(prometheus.GaugeOpts{
 			Name: "farspeak_store_clock_skew_seconds", Help: "How far this machine's clock is ahead of the store's.",
@@ -123,6 +127,13 @@ func (m *metrics) watch(registerer prometheus.Registerer, s *Server) {
 		}
 		return 0
 	})
+}
+
+// handshake counts the TLS handshake that a session came by; nil is none.
+func (m *metrics) handshake(state *tls.ConnectionState) {
+	if state != nil {
+		m.handshakes.WithLabelValues(strconv.FormatBool(state.DidResume), state.CurveID.String()).Inc()
+	}
 }
 
 // complain logs what peers or a failing store can cause at any rate, at a bounded one.

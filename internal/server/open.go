@@ -37,6 +37,7 @@ func (s *Server) handleStream(w http.ResponseWriter, r *http.Request) {
 		s.refuseStream(failed("the connection cannot be taken over", err), r.RemoteAddr, o, func(*refusal) {})
 		return
 	}
+	s.metrics.handshake(r.TLS)
 	n := s.newSession(transport, encoding, p)
 	begin := func() (parked bool) { return n.begin(encoding, p, lifetime, o) }
 	if shared, ok := transport.(*http2Stream); ok {

@@ -3,6 +3,7 @@ package integration_test
 import (
 	"fmt"
 	"os"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -35,6 +36,10 @@ func TestRealClientsReconnect(t *testing.T) {
 		}
 		server.Restart()
 		server.AwaitReady()
+	}
+	// They resumed the TLS sessions that they had with one server on the other one, by light handshakes.
+	if metrics := i.servers[0].Metrics(t); !strings.Contains(metrics, `farspeak_session_handshakes_total{key_exchange="CurveP256",resumed="true"}`) {
+		t.Errorf("no client came by a light handshake; metrics:\n%s", metrics)
 	}
 	before, err := os.ReadFile(clients[0].StatePath)
 	if err != nil {
