@@ -196,12 +196,14 @@ func (b *bench) warnOfOthers(out io.Writer) {
 	for _, r := range b.results {
 		others, stolen = max(others, r.Result.Others), max(stolen, r.Result.Stolen)
 	}
-	for who, cores := range map[string]float64{"Other processes used": others, "The host of this virtual machine gave others": stolen} {
+	warn := func(who string, cores float64) {
 		if cores > quiet {
 			fmt.Fprintf(out, "\n%s up to %s of %d cores meanwhile: rates and times are worse than they would be.\n",
 				who, number(cores), runtime.NumCPU())
 		}
 	}
+	warn("Other processes used", others)
+	warn("The host of this virtual machine gave others", stolen)
 }
 
 // record is what is written at the end.

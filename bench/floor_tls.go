@@ -16,6 +16,7 @@ import (
 
 	"github.com/farspeak/farspeak/internal/load/fleet"
 	"github.com/farspeak/farspeak/internal/load/measure"
+	"github.com/farspeak/farspeak/internal/resume"
 	"github.com/farspeak/farspeak/internal/wire"
 )
 
@@ -78,7 +79,7 @@ func (b *bench) floorDialer(f *floorProcess) (*fleet.Dialer, *fleet.Keyring, err
 }
 
 // dialAll makes count connections, a few at a time, and reads the byte that says that each is up.
-func dialAll(ctx context.Context, f *floorProcess, dialer *fleet.Dialer, keys *fleet.Keyring, count int, tickets []tls.ClientSessionCache) ([]net.Conn, error) {
+func dialAll(ctx context.Context, f *floorProcess, dialer *fleet.Dialer, keys *fleet.Keyring, count int, tickets []*resume.Cache) ([]net.Conn, error) {
 	conns, errs := make([]net.Conn, count), make([]error, count)
 	var dialing sync.WaitGroup
 	slots := make(chan struct{}, 16)
@@ -86,7 +87,7 @@ func dialAll(ctx context.Context, f *floorProcess, dialer *fleet.Dialer, keys *f
 		slots <- struct{}{}
 		dialing.Go(func() {
 			defer func() { <-slots }()
-			var cache tls.ClientSessionCache
+			var cache *resume.Cache
 			if tickets != nil {
 				cache = tickets[i]
 			}
@@ -160,32 +161,46 @@ func (b *bench) handshakes(ctx context.Context) (h handshakeFloors, err error) {
 	if err != nil {
 		return h, err
 	}
-	tickets := make([]tls.ClientSessionCache, floorConnections)
+	tickets := make([]*resume.Cache, floorConnections)
 	for i := range tickets {
-		tickets[i] = tls.NewLRUClientSessionCache(1)
+		tickets[i] = new(resume.Cache)
 	}
-	for _, kind := range []*handshake{&h.full, &h.resumed, &h.light} {
-		if kind == &h.light {
-			dialer.Learn(http.Header{wire.FeaturesHeader: {wire.FeatureSharedTickets}})
-		}
-		before, err := measure.ReadUsage(f.pid())
-		if err != nil {
-			return h, err
-		}
-		began := time.Now()
-		conns, err := dialAll(ctx, f, dialer, keys, floorConnections, tickets)
-		kind.perSecond = floorConnections / time.Since(began).Seconds()
-		closeAll(conns)
-		if err != nil {
-			return h, err
-		}
-		after, err := measure.ReadUsage(f.pid())
-		if err != nil {
-			return h, err
-		}
-		kind.cpuMS = (after.CPU - before.CPU).Seconds() * 1000 / floorConnections
+	if h.full, err = shakeHands(ctx, f, dialer, keys, tickets, false, tls.X25519MLKEM768); err != nil {
+		return h, err
 	}
-	return h, nil
+	if h.resumed, err = shakeHands(ctx, f, dialer, keys, tickets, true, tls.X25519MLKEM768); err != nil {
+		return h, err
+	}
+	for _, t := range tickets {
+		t.Learn(http.Header{wire.FeaturesHeader: {wire.FeatureSharedTickets}})
+	}
+	h.light, err = shakeHands(ctx, f, dialer, keys, tickets, true, tls.CurveP256)
+	return h, err
+}
+
+// shakeHands makes a connection for each ticket and wants all handshakes to be of one kind.
+func shakeHands(ctx context.Context, f *floorProcess, dialer *fleet.Dialer, keys *fleet.Keyring, tickets []*resume.Cache,
+	resumed bool, exchange tls.CurveID,
+) (h handshake, err error) {
+	before, err := measure.ReadUsage(f.pid())
+	if err != nil {
+		return h, err
+	}
+	began := time.Now()
+	conns, err := dialAll(ctx, f, dialer, keys, len(tickets), tickets)
+	took := time.Since(began)
+	defer closeAll(conns)
+	if err != nil {
+		return h, err
+	}
+	for _, conn := range conns {
+		if state := conn.(*tls.Conn).ConnectionState(); state.DidResume != resumed || state.CurveID != exchange {
+			return h, fmt.Errorf("handshake: resumed %t by %v, want %t by %v", state.DidResume, state.CurveID, resumed, exchange)
+		}
+	}
+	after, err := measure.ReadUsage(f.pid())
+	count := float64(len(tickets))
+	return handshake{cpuMS: (after.CPU - before.CPU).Seconds() * 1000 / count, perSecond: count / took.Seconds()}, err
 }
 
 // echoRate is how many messages of 200 bytes, ten in a request, clients and a server pass over mutual TLS in a second.

@@ -31,8 +31,9 @@ const (
 	// callWorkers is how many goroutines answer one call after the other. A new one for each call would copy its stack to a
 	// larger one two or three times before the message is in the batcher; calls beyond that many still get one.
 	callWorkers = 128
-	// streamWindow and connectionWindow are how many bytes a caller may send ahead, in one call and in all of a connection. Fixed
-	// windows spare the library its measurements of the line: a ping and its answer with nearly every call.
+	// streamWindow and connectionWindow are how many bytes may be on their way from a caller, in one call and in all of a connection;
+	// what calls may leave unread is streamWindow for each of maxStreams. Fixed windows spare the library its measurements of
+	// the line: a ping and its answer with nearly every call.
 	streamWindow     = 1 << 20
 	connectionWindow = 4 << 20
 	// minPing is how often callers may ping. Libraries differ in what they do by default, and pings cost little.

@@ -1,7 +1,6 @@
 package agent
 
 import (
-	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -10,8 +9,6 @@ import (
 	"net/http"
 	"net/url"
 	"time"
-
-	"github.com/farspeak/farspeak/internal/resume"
 )
 
 const (
@@ -47,9 +44,9 @@ type DialConfig struct {
 
 // newTransport makes the transport for one identity. A new identity needs a new one: connections and TLS sessions carry the
 // old certificate.
-func (c DialConfig) newTransport(id *Identity, revoked func(serial []byte) bool, tickets *resume.Tickets) *http.Transport {
-	dial := dialWatched(&net.Dialer{Timeout: dialTimeout, KeepAliveConfig: keepAlive()})
-	secured := c.tlsConfig(id, revoked)
+func (c DialConfig) newTransport(id *Identity, revoked func(serial []byte) bool, servers *serverDialer) *http.Transport {
+	config := c.tlsConfig(id, revoked)
+	servers.config = config
 	proxy := http.ProxyFromEnvironment
 	if c.Proxy != nil {
 		proxy = http.ProxyURL(c.Proxy)
@@ -58,13 +55,10 @@ func (c DialConfig) newTransport(id *Identity, revoked func(serial []byte) bool,
 	protocols.SetHTTP1(true)
 	protocols.SetHTTP2(c.PreferHTTP2)
 	return &http.Transport{
-		Proxy:       proxy,
-		DialContext: dial,
-		// For servers that are reached without a proxy. Through one the library shakes hands, always in full.
-		DialTLSContext: func(ctx context.Context, network, address string) (net.Conn, error) {
-			return dialSecured(ctx, dial, network, address, secured, tickets)
-		},
-		TLSClientConfig:       secured,
+		Proxy:                 proxy,
+		DialContext:           dialWatched,
+		DialTLSContext:        servers.dial, // of servers that are reached without a proxy, and of HTTPS proxies
+		TLSClientConfig:       config,       // for servers behind a proxy
 		TLSHandshakeTimeout:   handshakeTimeout,
 		ExpectContinueTimeout: continueTimeout,
 		MaxIdleConns:          maxIdleConnections,
@@ -72,54 +66,6 @@ func (c DialConfig) newTransport(id *Identity, revoked func(serial []byte) bool,
 		DisableCompression:    true, // of responses: the protocol has none, and a proxy that adds some delays records
 		Protocols:             &protocols,
 	}
-}
-
-// dialFunc opens a TCP connection.
-type dialFunc func(ctx context.Context, network, address string) (net.Conn, error)
-
-func dialWatched(dialer *net.Dialer) dialFunc {
-	return func(ctx context.Context, network, address string) (net.Conn, error) {
-		conn, err := dialer.DialContext(ctx, network, address)
-		if err != nil {
-			return nil, err
-		}
-		return &watchedConn{Conn: conn}, nil
-	}
-}
-
-// dialSecured opens a connection to a server and shakes hands.
-func dialSecured(ctx context.Context, dial dialFunc, network, address string, config *tls.Config, tickets *resume.Tickets) (net.Conn, error) {
-	if config.ServerName == "" {
-		host, _, err := net.SplitHostPort(address)
-		if err != nil {
-			return nil, err
-		}
-		config = config.Clone()
-		config.ServerName = host
-	}
-	conn, err := tickets.Dial(config, func(config *tls.Config) (*tls.Conn, error) {
-		plain, err := dial(ctx, network, address)
-		if err != nil {
-			return nil, err
-		}
-		return shakeHands(ctx, plain, config)
-	})
-	if err != nil {
-		return nil, err // a nil *tls.Conn would be a net.Conn that is not nil
-	}
-	return conn, nil
-}
-
-// shakeHands finishes a handshake in its time, or closes the connection.
-func shakeHands(ctx context.Context, plain net.Conn, config *tls.Config) (*tls.Conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
-	defer cancel()
-	conn := tls.Client(plain, config)
-	if err := conn.HandshakeContext(ctx); err != nil {
-		_ = plain.Close()
-		return nil, fmt.Errorf("TLS handshake: %w", err)
-	}
-	return conn, nil
 }
 
 func (c DialConfig) tlsConfig(id *Identity, revoked func(serial []byte) bool) *tls.Config {

@@ -11,8 +11,6 @@ import (
 	"time"
 
 	"github.com/golang/glog"
-
-	"github.com/farspeak/farspeak/internal/resume"
 )
 
 // LinkConfig says how the agent keeps in touch with its servers.
@@ -92,7 +90,7 @@ func newLink(cfg LinkConfig, labels []string, s *state, o *outbox, r *router, w 
 		state:      s,
 		outbox:     o,
 		router:     r,
-		transports: &transports{dial: cfg.DialConfig, revoked: s.isRevoked},
+		transports: &transports{dial: cfg.DialConfig, servers: cfg.Servers, revoked: s.isRevoked},
 		watchdog:   w,
 		wake:       make(chan struct{}, 1),
 		leave:      make(chan struct{}),
@@ -163,11 +161,12 @@ func (l *link) currentStatus() LinkStatus {
 // transports holds the transport of the current identity.
 type transports struct {
 	dial    DialConfig
+	servers []string // host:port
 	revoked func([]byte) bool
-	tickets resume.Tickets
 
 	mu      sync.Mutex
 	current *http.Transport
+	dialer  *serverDialer // of current
 	of      *Identity
 }
 
@@ -179,9 +178,17 @@ func (t *transports) get(id *Identity) *http.Transport {
 		if t.current != nil {
 			t.current.CloseIdleConnections()
 		}
-		t.current, t.of = t.dial.newTransport(id, t.revoked, &t.tickets), id
+		t.dialer = &serverDialer{servers: t.servers}
+		t.current, t.of = t.dial.newTransport(id, t.revoked, t.dialer), id
 	}
 	return t.current
+}
+
+// learn takes what a server says of its tickets in a response.
+func (t *transports) learn(response http.Header) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.dialer.tickets.Learn(response)
 }
 
 func (t *transports) closeIdle() {

@@ -228,6 +228,7 @@ func (l *link) exchange(ctx context.Context, p *endpoint, id *Identity, body []b
 	if response.StatusCode != http.StatusOK {
 		return nil, newStatusError(response)
 	}
+	l.transports.learn(response.Header)
 	l.measure(len(body), time.Since(started)) // before compression, as batches are counted
 	return readReply(ctx, response.Body)
 }

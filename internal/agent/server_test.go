@@ -10,6 +10,7 @@ import (
 	"errors"
 	"io"
 	"log"
+	"maps"
 	"math/big"
 	"net/http"
 	"net/http/httptest"
@@ -38,7 +39,7 @@ type fakeServer struct {
 
 	mu       sync.Mutex
 	refuse   func(w http.ResponseWriter, r *http.Request) bool // answers instead of the server
-	header   http.Header                                       // of stream answers
+	header   http.Header                                       // of answers
 	attempts []attempt
 	files    map[string][]byte
 	other    *tls.Certificate // presented in place of its own
@@ -368,6 +369,9 @@ func (s *fakeServer) poll(w http.ResponseWriter, r *http.Request, a attempt) {
 		if err != nil {
 			s.t.Errorf("answer: %v", err)
 		}
+		s.mu.Lock()
+		maps.Copy(w.Header(), s.header)
+		s.mu.Unlock()
 		_, _ = w.Write(out)
 	case <-r.Context().Done():
 	case <-s.t.Context().Done():

@@ -138,7 +138,7 @@ func (s *session) read(ctx context.Context, request *http.Request) ended {
 	if response.StatusCode != http.StatusOK {
 		return ended{err: newStatusError(response)}
 	}
-	s.link.transports.tickets.Learn(response.Header)
+	s.link.transports.learn(response.Header)
 	s.paced = &pacedReader{from: response.Body, idle: true, late: func() { s.cancel(errStalled) }}
 	defer s.paced.rest()
 	records := wire.NewRecordReader(s.paced, wire.FromServer(nil))

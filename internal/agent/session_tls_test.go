@@ -49,6 +49,26 @@ func TestSharedTickets(t *testing.T) {
 	}
 }
 
+// Agents that poll make a connection for most polls.
+func TestSharedTicketsOfPolls(t *testing.T) {
+	t.Parallel()
+	s := newFakeServer(t)
+	s.header.Set(wire.FeaturesHeader, wire.FeatureSharedTickets)
+	s.header.Set("Connection", "close")
+	start(t, s, polling, "echo")
+	first := s.nextPoll()
+	message := toClient(t, first.id, "echo", "hello", nil) // whose acknowledgement does not wait for long
+	first.answer <- &fspb.ContactData{SequencingNonce: 1, Messages: []*fspb.Message{message}}
+	second := s.nextPoll()
+	second.answer <- &fspb.ContactData{SequencingNonce: 2}
+	if a := first.attempt; a.resumed || a.curve != tls.X25519MLKEM768 {
+		t.Errorf("first poll: resumed %t, keys by %v", a.resumed, a.curve)
+	}
+	if a := second.attempt; !a.resumed || a.curve != tls.CurveP256 {
+		t.Errorf("second poll: resumed %t, keys by %v", a.resumed, a.curve)
+	}
+}
+
 func TestRevokedServerIsLeft(t *testing.T) { // G-52
 	t.Parallel()
 	s := newFakeServer(t)

@@ -116,7 +116,7 @@ var direct = []struct {
 	},
 	{
 		of:  []string{"bench"},
-		may: []string{"internal/load/...", "internal/testmysql", "internal/wire", "internal/identity", "sdk/service", "proto/..."},
+		may: []string{"internal/load/...", "internal/testmysql", "internal/resume", "internal/wire", "internal/identity", "sdk/service", "proto/..."},
 		why: "the benchmark runs programs, and measures them with the load tool; it is a service of the agent itself",
 	},
 	{

@@ -7,6 +7,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"io"
 	"math/big"
 	"net"
@@ -25,7 +26,8 @@ type server struct {
 	address string
 
 	mu     sync.Mutex
-	hellos int // handshakes that began
+	hellos int           // handshakes that began
+	curves []tls.CurveID // nil: the usual ones
 }
 
 func newServer(t *testing.T) *server {
@@ -47,7 +49,12 @@ func newServer(t *testing.T) *server {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		s.hellos++
-		return nil, nil
+		if s.curves == nil {
+			return nil, nil
+		}
+		config := s.config.Clone()
+		config.CurvePreferences = s.curves
+		return config, nil
 	}
 	s.newTicketKeys()
 	listener, err := tls.Listen("tcp", "127.0.0.1:0", s.config)
@@ -82,13 +89,20 @@ func (s *server) newTicketKeys() {
 	s.config.SetSessionTicketKeys([][32]byte{key})
 }
 
+// setCurves has the server agree keys by some ways only; none are the usual ones.
+func (s *server) setCurves(curves ...tls.CurveID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.curves = curves
+}
+
 func (s *server) handshakes() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.hellos
 }
 
-// client is the configuration of one that has its own cache.
+// client is the configuration of a client.
 func (s *server) client(t *testing.T) *tls.Config {
 	t.Helper()
 	certificate, err := x509.ParseCertificate(s.config.Certificates[0].Certificate[0])
@@ -97,11 +111,11 @@ func (s *server) client(t *testing.T) *tls.Config {
 	}
 	roots := x509.NewCertPool()
 	roots.AddCert(certificate)
-	return &tls.Config{ServerName: "fleet.test", RootCAs: roots, ClientSessionCache: tls.NewLRUClientSessionCache(1)}
+	return &tls.Config{ServerName: "fleet.test", RootCAs: roots}
 }
 
 // dial makes a connection, reads what the server says, its ticket included, and returns what was agreed.
-func (s *server) dial(t *testing.T, tickets *resume.Tickets, config *tls.Config) (tls.ConnectionState, error) {
+func (s *server) dial(t *testing.T, tickets *resume.Cache, config *tls.Config) (tls.ConnectionState, error) {
 	t.Helper()
 	conn, err := tickets.Dial(config, func(config *tls.Config) (*tls.Conn, error) {
 		return tls.DialWithDialer(&net.Dialer{Timeout: 20 * time.Second}, "tcp", s.address, config)
@@ -117,7 +131,7 @@ func (s *server) dial(t *testing.T, tickets *resume.Tickets, config *tls.Config)
 }
 
 // mustDial dials and wants to know how.
-func (s *server) mustDial(t *testing.T, tickets *resume.Tickets, config *tls.Config, resumed bool, curve tls.CurveID) {
+func (s *server) mustDial(t *testing.T, tickets *resume.Cache, config *tls.Config, resumed bool, curve tls.CurveID) {
 	t.Helper()
 	state, err := s.dial(t, tickets, config)
 	if err != nil {
@@ -129,8 +143,8 @@ func (s *server) mustDial(t *testing.T, tickets *resume.Tickets, config *tls.Con
 }
 
 // sharing knows servers that open each other's tickets.
-func sharing() *resume.Tickets {
-	tickets := new(resume.Tickets)
+func sharing() *resume.Cache {
+	tickets := new(resume.Cache)
 	tickets.Learn(http.Header{wire.FeaturesHeader: {wire.FeatureSharedTickets}})
 	return tickets
 }
@@ -165,41 +179,93 @@ func TestTicketThatIsNotOpened(t *testing.T) {
 func TestTicketsThatAreNotShared(t *testing.T) {
 	s := newServer(t)
 	config := s.client(t)
-	for name, tickets := range map[string]*resume.Tickets{"silent": new(resume.Tickets), "changed": sharing()} {
+	for name, tickets := range map[string]*resume.Cache{"silent": new(resume.Cache), "changed": sharing()} {
 		tickets.Learn(http.Header{wire.FeaturesHeader: {wire.FeatureOrderedAcks}})
 		t.Run(name, func(t *testing.T) {
-			config := config.Clone()
-			config.ClientSessionCache = tls.NewLRUClientSessionCache(1)
 			s.mustDial(t, tickets, config, false, tls.X25519MLKEM768)
 			s.mustDial(t, tickets, config, true, tls.X25519MLKEM768)
 		})
 	}
 }
 
-// A configuration that chooses its key exchanges keeps them, and one without a cache resumes nothing.
-func TestConfigurationsOfTheirOwn(t *testing.T) {
-	s := newServer(t)
-	chosen, forgetful := s.client(t), s.client(t)
-	chosen.CurvePreferences = []tls.CurveID{tls.CurveP256}
-	forgetful.ClientSessionCache = nil
-	for range 2 {
-		s.mustDial(t, sharing(), forgetful, false, tls.X25519MLKEM768)
+// ML-KEM has its part again when that was long ago, and then light handshakes may follow as before. A clock that was set back
+// counts as long.
+func TestChainIsBounded(t *testing.T) {
+	for _, age := range []time.Duration{resume.MaxChain, -time.Minute} {
+		s := newServer(t)
+		tickets, config := sharing(), s.client(t)
+		s.mustDial(t, tickets, config, false, tls.X25519MLKEM768)
+		for range 2 {
+			s.mustDial(t, tickets, config, true, tls.CurveP256)
+		}
+		resume.Age(tickets, age)
+		s.mustDial(t, tickets, config, true, tls.X25519MLKEM768)
+		s.mustDial(t, tickets, config, true, tls.CurveP256)
+		if n := s.handshakes(); n != 5 {
+			t.Errorf("%d handshakes for 5 connections", n)
+		}
 	}
-	s.mustDial(t, sharing(), chosen, false, tls.CurveP256)
-	s.mustDial(t, sharing(), chosen, true, tls.CurveP256)
 }
 
-// TLS 1.2 has no ML-KEM, so that nothing is won by a second handshake.
-func TestOldTLS(t *testing.T) {
+// A ticket of a session without ML-KEM does not stand in for it.
+func TestTicketWithoutProtection(t *testing.T) {
+	s := newServer(t)
+	s.setCurves(tls.X25519)
+	tickets, config := sharing(), s.client(t)
+	for _, resumed := range []bool{false, true} {
+		s.mustDial(t, tickets, config, resumed, tls.X25519)
+	}
+	s.setCurves()
+	s.mustDial(t, tickets, config, true, tls.X25519MLKEM768)
+	s.mustDial(t, tickets, config, true, tls.CurveP256)
+}
+
+// After a light handshake that failed the next one is in full.
+func TestLightHandshakeIsRefused(t *testing.T) {
 	s := newServer(t)
 	tickets, config := sharing(), s.client(t)
-	config.MaxVersion = tls.VersionTLS12
-	s.mustDial(t, tickets, config, false, tls.X25519)
-	s.newTicketKeys()
-	s.mustDial(t, tickets, config, false, tls.CurveP256)
-	if n := s.handshakes(); n != 2 {
-		t.Errorf("%d handshakes for 2 connections", n)
+	s.mustDial(t, tickets, config, false, tls.X25519MLKEM768)
+	s.setCurves(tls.X25519MLKEM768)
+	if _, err := s.dial(t, tickets, config); err == nil {
+		t.Error("a server took a key exchange that it does not have")
 	}
+	s.mustDial(t, tickets, config, false, tls.X25519MLKEM768)
+}
+
+// A configuration that chooses its key exchanges keeps them, and TLS 1.2 has no ML-KEM to leave out.
+func TestConfigurationsOfTheirOwn(t *testing.T) {
+	s := newServer(t)
+	chosen, old := s.client(t), s.client(t)
+	chosen.CurvePreferences = []tls.CurveID{tls.X25519MLKEM768, tls.CurveP384}
+	old.MaxVersion = tls.VersionTLS12
+	for config, exchange := range map[*tls.Config]tls.CurveID{chosen: tls.X25519MLKEM768, old: tls.X25519} {
+		tickets := sharing()
+		s.mustDial(t, tickets, config, false, exchange)
+		s.mustDial(t, tickets, config, true, exchange)
+	}
+	if n := s.handshakes(); n != 4 {
+		t.Errorf("%d handshakes for 4 connections", n)
+	}
+}
+
+// Tickets of many servers are kept, and not those of any number.
+func TestManyServers(t *testing.T) {
+	s := newServer(t)
+	tickets := sharing()
+	config := s.client(t)
+	config.InsecureSkipVerify = true // the certificate has one name
+	visit := func(n int, resumed bool, exchange tls.CurveID) {
+		t.Helper()
+		config.ServerName = fmt.Sprintf("server-%d.test", n)
+		s.mustDial(t, tickets, config, resumed, exchange)
+	}
+	const servers = 33
+	for n := range servers {
+		visit(n, false, tls.X25519MLKEM768)
+	}
+	visit(servers-1, true, tls.CurveP256)
+	visit(1, true, tls.CurveP256)
+	visit(0, false, tls.X25519MLKEM768)
 }
 
 // The caller's check of the connection is made for resumed sessions as well.

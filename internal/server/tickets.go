@@ -15,7 +15,7 @@ const (
 	// ticketKeysKept bounds how long a ticket can be used: two ages after it was made, at most.
 	ticketKeysKept = 3
 	// ticketRefresh is how often a server looks for keys of the others. A ticket under a key that a server has not read
-	// yet costs a full handshake, nothing more.
+	// yet costs a full handshake, and with our agents one that they give up before it.
 	ticketRefresh = time.Minute
 )
 

@@ -31,7 +31,7 @@ const (
 	maxReconnectDelay = 5 * time.Second
 	// maxReply bounds the answer of a backend, which is an empty message.
 	maxReply = 64 << 10
-	// replyWindow is room for the answers of a connection that were not read yet. Fixed windows spare both ends a ping and its answer
+	// replyWindow is how many bytes of answers may be on their way in a connection. Fixed windows spare both ends a ping and its answer
 	// with nearly every message, by which the library would measure the line.
 	replyWindow = 1 << 20
 )

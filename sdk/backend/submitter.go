@@ -30,7 +30,7 @@ const (
 	pingTimeout = 20 * time.Second
 	// maxReceive bounds one answer. Listing all clients is one message.
 	maxReceive = 1 << 30
-	// streamWindow and connectionWindow are how many bytes may be under way to us, in one call and in all of a connection. Fixed
+	// streamWindow and connectionWindow are how many bytes may be on their way to us, in one call and in all of a connection. Fixed
 	// windows spare both ends a ping and its answer with nearly every call, by which the library would measure the line.
 	streamWindow     = 1 << 20
 	connectionWindow = 4 << 20

@@ -1,7 +1,6 @@
 package fleet
 
 import (
-	"crypto/tls"
 	"errors"
 	"math"
 	"math/rand/v2"
@@ -9,6 +8,7 @@ import (
 	"time"
 
 	"github.com/farspeak/farspeak/internal/identity"
+	"github.com/farspeak/farspeak/internal/resume"
 )
 
 // client is one simulated agent.
@@ -24,7 +24,7 @@ type client struct {
 	failures int  // in a row: dials, and sessions that ended before their time
 	misses   int  // dials that failed since the last session
 	link     *link
-	tickets  *ticket // nil unless sessions are resumed
+	tickets  *resume.Cache // nil unless sessions are resumed
 	nonce    uint64
 	sent     uint64  // messages that were acknowledged: the number of the next one
 	out      *outbox // nil while there is nothing to send and nothing in flight
@@ -66,7 +66,7 @@ func (c *client) isOnline() bool {
 }
 
 // beginDial returns what is needed for a dial, or false when the client is not wanted online any more.
-func (c *client) beginDial() (server string, record []byte, tickets tls.ClientSessionCache, ok bool) {
+func (c *client) beginDial() (server string, record []byte, tickets *resume.Cache, ok bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !c.online {
@@ -77,13 +77,13 @@ func (c *client) beginDial() (server string, record []byte, tickets tls.ClientSe
 	return job.Servers[(c.index+c.misses)%len(job.Servers)], c.firstRecord(), c.ticketCache(), true
 }
 
-// ticketCache is where the client keeps its TLS session, or nil.
-func (c *client) ticketCache() tls.ClientSessionCache {
+// ticketCache is where the client keeps its TLS session ticket, or nil.
+func (c *client) ticketCache() *resume.Cache {
 	if !c.fleet.job.Resume {
 		return nil
 	}
 	if c.tickets == nil {
-		c.tickets = new(ticket)
+		c.tickets = new(resume.Cache)
 	}
 	return c.tickets
 }

@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/http"
 	"sync/atomic"
 	"time"
 
@@ -32,7 +31,6 @@ type Dialer struct {
 	sources  []net.Addr
 	turn     atomic.Uint32
 	known    atomic.Pointer[[]byte] // the server certificate that was verified last, DER
-	tickets  resume.Tickets         // what servers said of theirs
 }
 
 // credentialsKey finds the client's identity in the context of a handshake: one TLS configuration serves all clients.
@@ -106,20 +104,15 @@ func (d *Dialer) verify(state tls.ConnectionState) error {
 }
 
 // Dial makes a connection for a client with a finished handshake, and a deadline for what follows. Tickets may be nil.
-func (d *Dialer) Dial(ctx context.Context, server string, keys *Keyring, index int, tickets tls.ClientSessionCache) (*tls.Conn, error) {
+func (d *Dialer) Dial(ctx context.Context, server string, keys *Keyring, index int, tickets *resume.Cache) (*tls.Conn, error) {
 	deadline := time.Now().Add(openTimeout)
 	network := net.Dialer{Deadline: deadline, Control: shareSourcePorts, KeepAlive: -1}
 	if len(d.sources) > 0 {
 		network.LocalAddr = d.sources[int(d.turn.Add(1))%len(d.sources)]
 	}
-	config := d.configs[server]
-	if tickets != nil {
-		config = config.Clone()
-		config.ClientSessionCache = tickets
-	}
 	// The context cannot be cancelled, so that the handshake needs no second goroutine; the deadline bounds it.
 	handshake := context.WithValue(context.WithoutCancel(ctx), credentialsKey{}, keys.at(index))
-	return d.tickets.Dial(config, func(config *tls.Config) (*tls.Conn, error) {
+	connect := func(config *tls.Config) (*tls.Conn, error) {
 		plain, err := network.DialContext(ctx, "tcp", server)
 		if err != nil {
 			return nil, err
@@ -131,20 +124,9 @@ func (d *Dialer) Dial(ctx context.Context, server string, keys *Keyring, index i
 			return nil, fmt.Errorf("handshake: %w", err)
 		}
 		return conn, nil
-	})
+	}
+	if tickets == nil {
+		return connect(d.configs[server])
+	}
+	return tickets.Dial(d.configs[server], connect)
 }
-
-// Learn takes what a server says of its tickets in its answer, for the next connections.
-func (d *Dialer) Learn(answer http.Header) { d.tickets.Learn(answer) }
-
-// ticket is a session cache for one client: the last ticket counts.
-type ticket struct {
-	state atomic.Pointer[tls.ClientSessionState]
-}
-
-func (t *ticket) Get(string) (*tls.ClientSessionState, bool) {
-	state := t.state.Load()
-	return state, state != nil
-}
-
-func (t *ticket) Put(_ string, state *tls.ClientSessionState) { t.state.Store(state) }

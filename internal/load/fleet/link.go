@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/farspeak/farspeak/internal/resume"
 	"github.com/farspeak/farspeak/internal/wire"
 )
 
@@ -56,7 +57,7 @@ func requestHeader(server string) string {
 }
 
 // open makes a connection and does the first exchange: record is the chunk that begins the stream, and its answer is the link's first.
-func (d *Dialer) open(ctx context.Context, server string, keys *Keyring, index int, tickets tls.ClientSessionCache, record []byte) (*link, error) {
+func (d *Dialer) open(ctx context.Context, server string, keys *Keyring, index int, tickets *resume.Cache, record []byte) (*link, error) {
 	conn, err := d.Dial(ctx, server, keys, index, tickets)
 	if err != nil {
 		return nil, err
@@ -67,7 +68,9 @@ func (d *Dialer) open(ctx context.Context, server string, keys *Keyring, index i
 		_ = conn.NetConn().Close()
 		return nil, err
 	}
-	d.Learn(said)
+	if tickets != nil {
+		tickets.Learn(said)
+	}
 	if err := conn.SetDeadline(time.Time{}); err != nil {
 		_ = conn.NetConn().Close()
 		return nil, err

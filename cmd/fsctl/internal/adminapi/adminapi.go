@@ -27,7 +27,7 @@ const DefaultAddress = "localhost:9000"
 // maxReceive bounds one answer. The original's admin daemon lists all clients in one message, and so does ours.
 const maxReceive = 1 << 30
 
-// streamWindow and connectionWindow are how many bytes of an answer, and of all answers, may be under way. With fixed windows the
+// streamWindow and connectionWindow are how many bytes of an answer, and of all answers, may be on their way. With fixed windows the
 // library does not measure the line, which takes a ping and its answer with nearly every call: fsctl load makes thousands a second.
 const (
 	streamWindow     = 1 << 20
