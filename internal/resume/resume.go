@@ -40,12 +40,8 @@ var strong = []tls.CurveID{tls.X25519MLKEM768, tls.SecP256r1MLKEM768, tls.SecP38
 func (c *Cache) Dial(config *tls.Config, dial func(*tls.Config) (*tls.Conn, error)) (*tls.Conn, error) {
 	if protected, ok := c.mayBeLight(config.ServerName); ok && config.CurvePreferences == nil {
 		conn, err := c.dialWith(lightConfig(config), protected, dial)
-		if err == nil {
-			return conn, nil
-		}
-		c.put(config.ServerName, nil, time.Time{}) // the next one is in full
 		if !errors.Is(err, errNotResumed) {
-			return nil, err
+			return conn, err
 		}
 	}
 	return c.dialWith(config.Clone(), time.Time{}, dial)
@@ -57,6 +53,7 @@ func (c *Cache) dialWith(config *tls.Config, protected time.Time, dial func(*tls
 	config.ClientSessionCache = tickets
 	conn, err := dial(config)
 	if err != nil {
+		tickets.failed(config.ServerName)
 		return nil, err
 	}
 	if slices.Contains(strong, conn.ConnectionState().CurveID) {

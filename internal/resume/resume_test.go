@@ -232,6 +232,18 @@ func TestLightHandshakeIsRefused(t *testing.T) {
 	s.mustDial(t, tickets, config, false, tls.X25519MLKEM768)
 }
 
+// A server that cannot be reached leaves the ticket as it is.
+func TestUnreachableServer(t *testing.T) {
+	s := newServer(t)
+	tickets, config := sharing(), s.client(t)
+	s.mustDial(t, tickets, config, false, tls.X25519MLKEM768)
+	away := errors.New("away")
+	if _, err := tickets.Dial(config, func(*tls.Config) (*tls.Conn, error) { return nil, away }); !errors.Is(err, away) {
+		t.Errorf("error is %v", err)
+	}
+	s.mustDial(t, tickets, config, true, tls.CurveP256)
+}
+
 // A configuration that chooses its key exchanges keeps them, and TLS 1.2 has no ML-KEM to leave out.
 func TestConfigurationsOfTheirOwn(t *testing.T) {
 	s := newServer(t)
