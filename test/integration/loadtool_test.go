@@ -171,7 +171,7 @@ func TestLoadToolStorm(t *testing.T) {
 	ended := make(chan error, 1)
 	go func() { // the test waits for it below
 		var err error
-		output, err = l.try("storm", "--clients=50", "--rate=20", "--kill_pid", strconv.Itoa(l.server.PID()), "--for=60s")
+		output, err = l.try("storm", "--clients=50", "--resume", "--rate=20", "--kill_pid", strconv.Itoa(l.server.PID()), "--for=60s")
 		ended <- err
 	}()
 	_ = l.server.WaitEnd(time.Minute) // by kill -9
@@ -182,5 +182,8 @@ func TestLoadToolStorm(t *testing.T) {
 	r.nothingLost(t, "lost", "misdelivered")
 	if r.Counts["connects"] != 100 || r.figure(t, "seconds_to_all") <= 0 {
 		t.Errorf("counts %v, figures %v", r.Counts, r.Figures)
+	}
+	if share := r.figure(t, "resumed_share"); share < 90 { // a server that was away takes nobody's ticket
+		t.Errorf("%v %% of the sessions were resumed", share)
 	}
 }
