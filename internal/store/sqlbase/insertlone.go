@@ -26,7 +26,7 @@ const (
 )
 
 // insertLone stores one message by one statement, which is a transaction of its own, and asks meanwhile where the client
-// streams to. It is for the message that comes alone: to the database and back once, where others go four times. When that
+// streams to; afterwards, too, if it streamed nowhere. It is for the message that comes alone: to the database and back once, where others go four times. When that
 // does not do, it has done nothing and says so: for messages that are known, clients that are not, full queues, requests to
 // rekey.
 func (s *Store) insertLone(ctx context.Context, p *pending) (outcome store.InsertOutcome, done bool, err error) {
@@ -54,7 +54,9 @@ func (s *Store) insertLone(ctx context.Context, p *pending) (outcome store.Inser
 	// Without an answer the client streams nowhere: that costs a hint, and the next sweep finds the message. The look may have
 	// seen the message itself; it then is the newest, and whoever is handed it reads the store.
 	to := look.wait()
-	return store.InsertOutcome{StreamingTo: to.streamingTo, Handover: p.handover(to)}, true, nil
+	outcomes := []store.InsertOutcome{{StreamingTo: to.streamingTo, Handover: p.handover(to)}}
+	s.lookAgain(ctx, rows, outcomes)
+	return outcomes[0], true, nil
 }
 
 // loneArgs are the arguments of insertLone, for a message whose number in the order is least, or the time when that is more.

@@ -101,7 +101,34 @@ func (s *Store) InsertMessages(ctx context.Context, messages []*fspb.Message) (_
 			targets[p.client] = to
 		}
 	}
+	s.lookAgain(ctx, rows, outcomes)
 	return outcomes, nil
+}
+
+// lookAgain asks once more where clients stream to that had no session before their messages were inserted: one that began
+// meanwhile may have read its queue before them, and would find them by the next sweep only. Without an answer that is what
+// happens.
+func (s *Store) lookAgain(ctx context.Context, rows []*pending, outcomes []store.InsertOutcome) {
+	absent := make([]*pending, 0, len(rows))
+	for i, o := range outcomes {
+		if o.Err == nil && !o.Duplicate && o.StreamingTo == "" {
+			absent = append(absent, rows[i])
+		}
+	}
+	if len(absent) == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
+	defer cancel()
+	targets, _, err := s.insertTargets(ctx, absent)
+	if err != nil {
+		return
+	}
+	for i, p := range rows {
+		if p != nil && outcomes[i].StreamingTo == "" {
+			outcomes[i].StreamingTo = targets[p.client].streamingTo
+		}
+	}
 }
 
 // sortOut says what can be said before anything is stored: fresh are the messages to insert, each ID once, refused those
