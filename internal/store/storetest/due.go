@@ -319,16 +319,19 @@ func counter(f *fixture, reg *prometheus.Registry, name string) float64 {
 
 // testFewStatements holds how many statements a batch of a hundred clients costs.
 func testFewStatements(f *fixture) { // G-21
-	known := f.clients(100)
+	known, away := f.clients(100), f.clients(100)
 	reg := prometheus.NewRegistry()
 	f.s = f.db.Open(f, Options{Registerer: reg})
-	var list []*fspb.Message
+	var list, later []*fspb.Message
 	var updates []store.ContactUpdate
 	var requests []store.DueRequest
 	for _, id := range known {
 		list = append(list, message(id, "service"))
-		updates = append(updates, store.ContactUpdate{ClientID: id, Key: keyOf(id)})
+		updates = append(updates, store.ContactUpdate{ClientID: id, Key: keyOf(id), StreamingTo: "s1:1"})
 		requests = append(requests, store.DueRequest{ClientID: id, Limit: 10, Services: []string{"service"}})
+	}
+	for _, id := range away {
+		later = append(later, message(id, "service"))
 	}
 	var acks []store.Ack
 	var refs []store.MessageRef
@@ -343,6 +346,7 @@ func testFewStatements(f *fixture) { // G-21
 	}{
 		{"contacts", 5, func() error { _, err := f.s.RecordContacts(f.ctx, updates); return err }},
 		{"insert", 3, func() error { _, err := f.s.InsertMessages(f.ctx, list); return err }},
+		{"insert for absent clients", 4, func() error { _, err := f.s.InsertMessages(f.ctx, later); return err }},
 		{"fetch", 2, func() error { _, err := f.s.DueMessages(f.ctx, requests); return err }},
 		{"attempts", 1, func() error { return f.s.RecordAttempts(f.ctx, refs, time.Hour) }},
 		{"acks", 3, func() error { _, err := f.s.AckMessages(f.ctx, acks); return err }},
