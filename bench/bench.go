@@ -12,6 +12,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/farspeak/farspeak/internal/load"
@@ -169,6 +170,7 @@ func (b *bench) play(ctx context.Context, name, phase string, clients int, scena
 	}
 	defer done()
 	fmt.Fprintf(os.Stderr, "   %s\n", name)
+	syscall.Sync() // what was written before, programs for instance: the kernel would do so half a minute later, beside what is measured
 	profiles := b.newProfiles(name, phase)
 	c.Phase = profiles.begin
 	c.Command = append(c.Command, profiles.workerFlags()...)
