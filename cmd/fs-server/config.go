@@ -48,6 +48,7 @@ func (s settings) serverConfig() server.Config {
 		AuthorizeFiles:     c.Listener.FileAuthorization,
 		StreamLifetime:     c.StreamLifetime,
 		LongStreamLifetime: c.LongStreamLifetime,
+		FullHandshakes:     c.FullHandshakes,
 		SweepInterval:      c.SweepInterval,
 		RedeliveryInterval: c.RedeliveryInterval,
 		BroadcastInterval:  s.services.BroadcastPollTime,

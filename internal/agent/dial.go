@@ -42,11 +42,11 @@ type DialConfig struct {
 	PreferHTTP2 bool
 }
 
-// newTransport makes the transport for one identity. A new identity needs a new one: connections and TLS sessions carry the
-// old certificate.
-func (c DialConfig) newTransport(id *Identity, revoked func(serial []byte) bool, servers *serverDialer) *http.Transport {
+// newTransport makes the transport for one identity, and what dials servers for it. A new identity needs new ones: connections and
+// TLS sessions carry the old certificate.
+func (c DialConfig) newTransport(id *Identity, revoked func(serial []byte) bool, servers []string) (*http.Transport, *serverDialer) {
 	config := c.tlsConfig(id, revoked)
-	servers.config = config
+	dialer := &serverDialer{config: config, servers: servers}
 	proxy := http.ProxyFromEnvironment
 	if c.Proxy != nil {
 		proxy = http.ProxyURL(c.Proxy)
@@ -57,15 +57,15 @@ func (c DialConfig) newTransport(id *Identity, revoked func(serial []byte) bool,
 	return &http.Transport{
 		Proxy:                 proxy,
 		DialContext:           dialWatched,
-		DialTLSContext:        servers.dial, // of servers that are reached without a proxy, and of HTTPS proxies
-		TLSClientConfig:       config,       // for servers behind a proxy
+		DialTLSContext:        dialer.dial, // of servers that are reached without a proxy, and of HTTPS proxies
+		TLSClientConfig:       config,      // for servers behind a proxy
 		TLSHandshakeTimeout:   handshakeTimeout,
 		ExpectContinueTimeout: continueTimeout,
 		MaxIdleConns:          maxIdleConnections,
 		IdleConnTimeout:       maxIdleTime,
 		DisableCompression:    true, // of responses: the protocol has none, and a proxy that adds some delays records
 		Protocols:             &protocols,
-	}
+	}, dialer
 }
 
 func (c DialConfig) tlsConfig(id *Identity, revoked func(serial []byte) bool) *tls.Config {
@@ -84,7 +84,7 @@ func (c DialConfig) tlsConfig(id *Identity, revoked func(serial []byte) bool) *t
 		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
 			return &id.certificate, nil
 		},
-		ClientSessionCache: tls.NewLRUClientSessionCache(sessionCacheEntries),
+		ClientSessionCache: tls.NewLRUClientSessionCache(sessionCacheEntries), // of those that serverDialer does not keep
 		// Unlike VerifyPeerCertificate it also runs when a session is resumed.
 		VerifyConnection: func(state tls.ConnectionState) error { return checkRevoked(state, revoked) },
 	}

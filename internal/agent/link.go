@@ -178,8 +178,8 @@ func (t *transports) get(id *Identity) *http.Transport {
 		if t.current != nil {
 			t.current.CloseIdleConnections()
 		}
-		t.dialer = &serverDialer{servers: t.servers}
-		t.current, t.of = t.dial.newTransport(id, t.revoked, t.dialer), id
+		t.current, t.dialer = t.dial.newTransport(id, t.revoked, t.servers)
+		t.of = id
 	}
 	return t.current
 }

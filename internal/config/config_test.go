@@ -132,7 +132,7 @@ farspeak {
     record_memory_bytes: 67108864 max_push_bytes: 1048576 backlog_max_messages: 9 backlog_max_attempts: 10
     proxy_trusted_sources: ["10.0.0.0/8", "192.0.2.7"] proxy_header_required: true proxy_header_timeout { seconds: 1 }
     frontend_trusted_sources: "2001:db8::/32"
-    keep_service_results: true permanent_codes: ["NOT_FOUND", "INVALID_ARGUMENT"] metric_labels: "linux"
+    full_handshakes: true keep_service_results: true permanent_codes: ["NOT_FOUND", "INVALID_ARGUMENT"] metric_labels: "linux"
     certificates_file: %[1]q key_file: %[2]q
   }
   admin { tls { certificate_file: %[1]q key_file: %[2]q client_ca_file: %[1]q } token_file: %[3]q max_message_bytes: 2097152
@@ -171,7 +171,7 @@ farspeak {
 		server.BacklogMaxMessages != 9 || server.BacklogMaxAttempts != 10 {
 		t.Errorf("numbers: %+v", server)
 	}
-	if !server.KeepServiceResults || !slices.Equal(server.MetricLabels, []string{"linux"}) ||
+	if !server.FullHandshakes || !server.KeepServiceResults || !slices.Equal(server.MetricLabels, []string{"linux"}) ||
 		server.StatsAddress != "localhost:1" || server.HealthAddress != "localhost:2" {
 		t.Errorf("rest: %+v", server)
 	}

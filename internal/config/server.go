@@ -38,6 +38,7 @@ type Server struct {
 	BacklogMaxMessages               uint64
 	BacklogMaxAttempts               int // 0: no end
 
+	FullHandshakes     bool // agents are not invited to leave ML-KEM out
 	KeepServiceResults bool
 	PermanentCodes     []uint32 // numbers of gRPC status codes
 	MetricLabels       []string
@@ -91,6 +92,7 @@ func (f *File) server(r *textpb.Report, required bool) Server {
 		BacklogMaxMessages:               number(r, at+"backlog_max_messages", pb.GetBacklogMaxMessages(), backlogMaxMessages),
 		BacklogMaxAttempts:               int(number(r, at+"backlog_max_attempts", pb.GetBacklogMaxAttempts(), backlogMaxAttempts)),
 
+		FullHandshakes:     pb.GetFullHandshakes(),
 		KeepServiceResults: pb.GetKeepServiceResults(),
 		PermanentCodes:     codes(r, at+"permanent_codes", pb.GetPermanentCodes()),
 		MetricLabels:       labels(r, at+"metric_labels", pb.GetMetricLabels()),

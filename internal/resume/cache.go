@@ -81,7 +81,7 @@ func (c *Cache) indexLocked(server string) int {
 // tickets is a Cache as one connection sees it: what comes by it inherits its protection.
 type tickets struct {
 	cache     *Cache
-	asked     bool      // there was a handshake
+	asked     bool      // for a ticket: there was a handshake
 	protected time.Time // set before the connection is read from
 }
 
@@ -90,14 +90,14 @@ func (t *tickets) Get(server string) (*tls.ClientSessionState, bool) {
 	return t.cache.get(server)
 }
 
+func (t *tickets) Put(server string, state *tls.ClientSessionState) {
+	t.cache.put(server, state, t.protected)
+}
+
 // failed forgets the ticket when a handshake failed, whether the library has offered it or not, so that the next one is in full.
 // A server that was not even reached says nothing of it.
 func (t *tickets) failed(server string) {
 	if t.asked {
 		t.cache.put(server, nil, time.Time{})
 	}
-}
-
-func (t *tickets) Put(server string, state *tls.ClientSessionState) {
-	t.cache.put(server, state, t.protected)
 }

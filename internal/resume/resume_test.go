@@ -1,17 +1,16 @@
 package resume_test
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
-	"math/big"
+	"log"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"sync"
 	"testing"
 	"time"
@@ -20,10 +19,9 @@ import (
 	"github.com/farspeak/farspeak/internal/wire"
 )
 
-// server makes handshakes, and says hello after each so that tickets arrive.
+// server makes handshakes as the test wants them.
 type server struct {
-	config  *tls.Config
-	address string
+	*httptest.Server
 
 	mu     sync.Mutex
 	hellos int           // handshakes that began
@@ -32,61 +30,33 @@ type server struct {
 
 func newServer(t *testing.T) *server {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), DNSNames: []string{"fleet.test"},
-		BasicConstraintsValid: true, IsCA: true,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := &server{config: &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}}}
-	s.config.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		s.hellos++
-		if s.curves == nil {
-			return nil, nil
-		}
-		config := s.config.Clone()
-		config.CurvePreferences = s.curves
-		return config, nil
-	}
+	s := &server{}
+	s.Server = httptest.NewUnstartedServer(http.NotFoundHandler())
+	s.TLS = &tls.Config{GetConfigForClient: s.configFor}
+	s.Config.ErrorLog = log.New(io.Discard, "", 0) // of handshakes that clients give up
+	s.StartTLS()
+	t.Cleanup(s.Close)
 	s.newTicketKeys()
-	listener, err := tls.Listen("tcp", "127.0.0.1:0", s.config)
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.address = listener.Addr().String()
-	var running sync.WaitGroup
-	running.Go(func() {
-		for {
-			conn, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			running.Go(func() {
-				defer conn.Close()
-				_, _ = io.WriteString(conn, "hello") // fails with the handshakes that clients give up
-			})
-		}
-	})
-	t.Cleanup(func() {
-		_ = listener.Close()
-		running.Wait()
-	})
 	return s
+}
+
+func (s *server) configFor(*tls.ClientHelloInfo) (*tls.Config, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.hellos++
+	if s.curves == nil {
+		return nil, nil
+	}
+	config := s.TLS.Clone()
+	config.CurvePreferences = s.curves
+	return config, nil
 }
 
 // newTicketKeys makes the tickets so far worthless.
 func (s *server) newTicketKeys() {
 	var key [32]byte
 	_, _ = rand.Read(key[:]) // never fails
-	s.config.SetSessionTicketKeys([][32]byte{key})
+	s.TLS.SetSessionTicketKeys([][32]byte{key})
 }
 
 // setCurves has the server agree keys by some ways only; none are the usual ones.
@@ -103,27 +73,25 @@ func (s *server) handshakes() int {
 }
 
 // client is the configuration of a client.
-func (s *server) client(t *testing.T) *tls.Config {
-	t.Helper()
-	certificate, err := x509.ParseCertificate(s.config.Certificates[0].Certificate[0])
-	if err != nil {
-		t.Fatal(err)
-	}
+func (s *server) client() *tls.Config {
 	roots := x509.NewCertPool()
-	roots.AddCert(certificate)
-	return &tls.Config{ServerName: "fleet.test", RootCAs: roots}
+	roots.AddCert(s.Certificate())
+	return &tls.Config{ServerName: "example.com", RootCAs: roots}
 }
 
 // dial makes a connection, reads what the server says, its ticket included, and returns what was agreed.
 func (s *server) dial(t *testing.T, tickets *resume.Cache, config *tls.Config) (tls.ConnectionState, error) {
 	t.Helper()
 	conn, err := tickets.Dial(config, func(config *tls.Config) (*tls.Conn, error) {
-		return tls.DialWithDialer(&net.Dialer{Timeout: 20 * time.Second}, "tcp", s.address, config)
+		return tls.DialWithDialer(&net.Dialer{Timeout: 20 * time.Second}, "tcp", s.Listener.Addr().String(), config)
 	})
 	if err != nil {
 		return tls.ConnectionState{}, err
 	}
 	defer conn.Close()
+	if _, err := io.WriteString(conn, "GET / HTTP/1.0\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
 	if _, err := io.ReadAll(conn); err != nil {
 		t.Fatal(err)
 	}
@@ -152,7 +120,7 @@ func sharing() *resume.Cache {
 // A session that is resumed leaves ML-KEM out, again and again; one that is not has it.
 func TestResumed(t *testing.T) {
 	s := newServer(t)
-	tickets, config := sharing(), s.client(t)
+	tickets, config := sharing(), s.client()
 	s.mustDial(t, tickets, config, false, tls.X25519MLKEM768)
 	for range 3 {
 		s.mustDial(t, tickets, config, true, tls.CurveP256)
@@ -165,7 +133,7 @@ func TestResumed(t *testing.T) {
 // A server that cannot open the ticket gets a handshake in full: a curve never stands alone.
 func TestTicketThatIsNotOpened(t *testing.T) {
 	s := newServer(t)
-	tickets, config := sharing(), s.client(t)
+	tickets, config := sharing(), s.client()
 	s.mustDial(t, tickets, config, false, tls.X25519MLKEM768)
 	s.newTicketKeys()
 	s.mustDial(t, tickets, config, false, tls.X25519MLKEM768)
@@ -178,7 +146,7 @@ func TestTicketThatIsNotOpened(t *testing.T) {
 // Handshakes are in full with servers that do not say that they share tickets, or say so no more.
 func TestTicketsThatAreNotShared(t *testing.T) {
 	s := newServer(t)
-	config := s.client(t)
+	config := s.client()
 	for name, tickets := range map[string]*resume.Cache{"silent": new(resume.Cache), "changed": sharing()} {
 		tickets.Learn(http.Header{wire.FeaturesHeader: {wire.FeatureOrderedAcks}})
 		t.Run(name, func(t *testing.T) {
@@ -193,7 +161,7 @@ func TestTicketsThatAreNotShared(t *testing.T) {
 func TestChainIsBounded(t *testing.T) {
 	for _, age := range []time.Duration{resume.MaxChain, -time.Minute} {
 		s := newServer(t)
-		tickets, config := sharing(), s.client(t)
+		tickets, config := sharing(), s.client()
 		s.mustDial(t, tickets, config, false, tls.X25519MLKEM768)
 		for range 2 {
 			s.mustDial(t, tickets, config, true, tls.CurveP256)
@@ -211,7 +179,7 @@ func TestChainIsBounded(t *testing.T) {
 func TestTicketWithoutProtection(t *testing.T) {
 	s := newServer(t)
 	s.setCurves(tls.X25519)
-	tickets, config := sharing(), s.client(t)
+	tickets, config := sharing(), s.client()
 	for _, resumed := range []bool{false, true} {
 		s.mustDial(t, tickets, config, resumed, tls.X25519)
 	}
@@ -223,7 +191,7 @@ func TestTicketWithoutProtection(t *testing.T) {
 // After a light handshake that failed the next one is in full.
 func TestLightHandshakeIsRefused(t *testing.T) {
 	s := newServer(t)
-	tickets, config := sharing(), s.client(t)
+	tickets, config := sharing(), s.client()
 	s.mustDial(t, tickets, config, false, tls.X25519MLKEM768)
 	s.setCurves(tls.X25519MLKEM768)
 	if _, err := s.dial(t, tickets, config); err == nil {
@@ -235,7 +203,7 @@ func TestLightHandshakeIsRefused(t *testing.T) {
 // A server that cannot be reached leaves the ticket as it is.
 func TestUnreachableServer(t *testing.T) {
 	s := newServer(t)
-	tickets, config := sharing(), s.client(t)
+	tickets, config := sharing(), s.client()
 	s.mustDial(t, tickets, config, false, tls.X25519MLKEM768)
 	away := errors.New("away")
 	if _, err := tickets.Dial(config, func(*tls.Config) (*tls.Conn, error) { return nil, away }); !errors.Is(err, away) {
@@ -247,7 +215,7 @@ func TestUnreachableServer(t *testing.T) {
 // A configuration that chooses its key exchanges keeps them, and TLS 1.2 has no ML-KEM to leave out.
 func TestConfigurationsOfTheirOwn(t *testing.T) {
 	s := newServer(t)
-	chosen, old := s.client(t), s.client(t)
+	chosen, old := s.client(), s.client()
 	chosen.CurvePreferences = []tls.CurveID{tls.X25519MLKEM768, tls.CurveP384}
 	old.MaxVersion = tls.VersionTLS12
 	for config, exchange := range map[*tls.Config]tls.CurveID{chosen: tls.X25519MLKEM768, old: tls.X25519} {
@@ -264,7 +232,7 @@ func TestConfigurationsOfTheirOwn(t *testing.T) {
 func TestManyServers(t *testing.T) {
 	s := newServer(t)
 	tickets := sharing()
-	config := s.client(t)
+	config := s.client()
 	config.InsecureSkipVerify = true // the certificate has one name
 	visit := func(n int, resumed bool, exchange tls.CurveID) {
 		t.Helper()
@@ -283,7 +251,7 @@ func TestManyServers(t *testing.T) {
 // The caller's check of the connection is made for resumed sessions as well.
 func TestOwnCheck(t *testing.T) {
 	s := newServer(t)
-	tickets, config := sharing(), s.client(t)
+	tickets, config := sharing(), s.client()
 	refused := errors.New("refused")
 	config.VerifyConnection = func(state tls.ConnectionState) error {
 		if state.DidResume {

@@ -126,6 +126,10 @@ func TestFeatures(t *testing.T) {
 			}
 		}
 	}
+	full, _ := newTestAgent(t, start(t, func(c *server.Config) { c.FullHandshakes = true }).address).session(&fspb.ContactData{})
+	if header := full.response.Header; wire.HasFeature(header, wire.FeatureSharedTickets) || !wire.HasFeature(header, wire.FeatureOrderedAcks) {
+		t.Errorf("a server that wants handshakes in full says %v", header)
+	}
 	want := `
 		# HELP farspeak_session_handshakes_total Sessions over TLS by the handshake of their connection: whether it resumed an earlier one, and how keys were agreed.
 		# TYPE farspeak_session_handshakes_total counter

@@ -3,6 +3,7 @@ package server
 import (
 	"time"
 
+	"github.com/farspeak/farspeak/internal/clientcert"
 	"github.com/farspeak/farspeak/internal/wire"
 )
 
@@ -14,7 +15,7 @@ type promise struct {
 
 // featuresOf is what a server tells agents that it does. Behind a front end that ends TLS the tickets are the front end's.
 func featuresOf(cfg *Config) string {
-	if cfg.TLS == nil || !ownAddresses(cfg.Certificates) {
+	if cfg.TLS == nil || cfg.FullHandshakes || cfg.Certificates.Mode() != clientcert.MTLS {
 		return wire.FeatureOrderedAcks
 	}
 	return wire.Features(wire.FeatureOrderedAcks, wire.FeatureSharedTickets)

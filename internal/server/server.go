@@ -72,6 +72,8 @@ type Config struct {
 	Listener net.Listener
 	// TLS is nil in the cleartext front-end modes.
 	TLS *tls.Config
+	// FullHandshakes keeps agents from leaving ML-KEM out of handshakes that resume a session.
+	FullHandshakes bool
 	// Certificates finds the key of a client in a request.
 	Certificates *clientcert.Extractor
 

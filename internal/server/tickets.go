@@ -12,7 +12,7 @@ import (
 const (
 	// ticketKeyAge is how long a key encrypts new tickets. Older ones still open theirs.
 	ticketKeyAge = 12 * time.Hour
-	// ticketKeysKept bounds how long a ticket can be used: two ages after it was made, at most.
+	// ticketKeysKept bounds how long a ticket can be used: two ages at least, three at most.
 	ticketKeysKept = 3
 	// ticketRefresh is how often a server looks for keys of the others. A ticket under a key that a server has not read
 	// yet costs a full handshake, and with our agents one that they give up before it.

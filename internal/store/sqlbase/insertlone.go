@@ -26,9 +26,9 @@ const (
 )
 
 // insertLone stores one message by one statement, which is a transaction of its own, and asks meanwhile where the client
-// streams to; afterwards, too, if it streamed nowhere. It is for the message that comes alone: to the database and back once, where others go four times. When that
-// does not do, it has done nothing and says so: for messages that are known, clients that are not, full queues, requests to
-// rekey.
+// streams to; afterwards, too, if it streamed nowhere. It is for the message that comes alone: to the database and back once,
+// where others go four times. When that does not do, it has done nothing and says so: for messages that are known, clients
+// that are not, full queues, requests to rekey.
 func (s *Store) insertLone(ctx context.Context, p *pending) (outcome store.InsertOutcome, done bool, err error) {
 	if p.kind == kindRekey || p.payload.size > maxLone {
 		return outcome, false, nil

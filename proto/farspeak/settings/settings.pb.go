@@ -269,8 +269,11 @@ type Server struct {
 	BacklogBudget *durationpb.Duration `protobuf:"bytes,24,opt,name=backlog_budget,json=backlogBudget,proto3" json:"backlog_budget,omitempty"`
 	// After how long a message of the backlog fails that is for a service which no running server has. Default 1 hour.
 	UnservedAfter *durationpb.Duration `protobuf:"bytes,25,opt,name=unserved_after,json=unservedAfter,proto3" json:"unserved_after,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	// Do not invite agents to leave ML-KEM out of the key exchange when they resume a TLS session. Default false: ours do so for up to
+	// 12 hours after an exchange that had it.
+	FullHandshakes bool `protobuf:"varint,26,opt,name=full_handshakes,json=fullHandshakes,proto3" json:"full_handshakes,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Server) Reset() {
@@ -476,6 +479,13 @@ func (x *Server) GetUnservedAfter() *durationpb.Duration {
 		return x.UnservedAfter
 	}
 	return nil
+}
+
+func (x *Server) GetFullHandshakes() bool {
+	if x != nil {
+		return x.FullHandshakes
+	}
+	return false
 }
 
 // Admin is about the daemon that backends connect to.
@@ -726,7 +736,7 @@ const file_farspeak_settings_settings_proto_rawDesc = "" +
 	"\x18resource_usage_retention\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\x16resourceUsageRetention\x12!\n" +
 	"\fkeep_forever\x18\a \x01(\bR\vkeepForever\x127\n" +
 	"\x18dead_letter_max_messages\x18\b \x01(\x04R\x15deadLetterMaxMessages\x121\n" +
-	"\x15dead_letter_max_bytes\x18\t \x01(\x04R\x12deadLetterMaxBytes\"\x80\v\n" +
+	"\x15dead_letter_max_bytes\x18\t \x01(\x04R\x12deadLetterMaxBytes\"\xa9\v\n" +
 	"\x06Server\x12B\n" +
 	"\x0fstream_lifetime\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x0estreamLifetime\x12@\n" +
 	"\x0esweep_interval\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\rsweepInterval\x12J\n" +
@@ -753,7 +763,8 @@ const file_farspeak_settings_settings_proto_rawDesc = "" +
 	"\rmetric_labels\x18\x16 \x03(\tR\fmetricLabels\x12K\n" +
 	"\x14long_stream_lifetime\x18\x17 \x01(\v2\x19.google.protobuf.DurationR\x12longStreamLifetime\x12@\n" +
 	"\x0ebacklog_budget\x18\x18 \x01(\v2\x19.google.protobuf.DurationR\rbacklogBudget\x12@\n" +
-	"\x0eunserved_after\x18\x19 \x01(\v2\x19.google.protobuf.DurationR\runservedAfter\"\xc8\x02\n" +
+	"\x0eunserved_after\x18\x19 \x01(\v2\x19.google.protobuf.DurationR\runservedAfter\x12'\n" +
+	"\x0ffull_handshakes\x18\x1a \x01(\bR\x0efullHandshakes\"\xc8\x02\n" +
 	"\x05Admin\x12(\n" +
 	"\x03tls\x18\x01 \x01(\v2\x16.farspeak.settings.TlsR\x03tls\x12\x1d\n" +
 	"\n" +
